@@ -1,0 +1,2 @@
+//! criquet, the daemon.
+#![forbid(unsafe_code)]

@@ -1,0 +1,11 @@
+//! Every system call and every `unsafe` block of criquet.
+//!
+//! One function per call or per indivisible sequence of calls, safe defaults inside (close-on-exec,
+//! no following of links), descriptors in and descriptors out. An error names the call and its object.
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+// Here, and nowhere else.
+#![allow(unsafe_code)]
+
+mod error;
+pub use error::{Error, Result};
