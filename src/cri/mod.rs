@@ -1,0 +1,2 @@
+//! The only code that names CRI types.
+pub mod status;

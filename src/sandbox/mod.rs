@@ -1,0 +1,2 @@
+//! Pod sandboxes.
+pub mod config;
