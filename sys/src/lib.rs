@@ -9,3 +9,11 @@
 
 mod error;
 pub use error::{Error, Result};
+pub mod epoll;
+pub mod heap;
+pub mod memfd;
+pub mod pidfd;
+pub mod pipe;
+pub mod pty;
+pub mod signal;
+pub mod socket;
