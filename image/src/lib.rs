@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod digest;
 mod error;
+mod limits;
+mod manifest;
+mod platform;
+mod reference;
+mod registry;
 pub use error::{Error, ErrorKind, Result};
 
 /// How images are kept and fetched.
