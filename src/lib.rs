@@ -5,4 +5,5 @@ pub mod container;
 pub mod cri;
 pub mod fault;
 pub mod limits;
+pub mod plan;
 pub mod sandbox;
