@@ -9,11 +9,19 @@
 
 mod error;
 pub use error::{Error, Result};
+pub mod beneath;
 pub mod epoll;
+pub mod fs;
 pub mod heap;
 pub mod memfd;
+pub mod mount;
+pub mod namespace;
 pub mod pidfd;
 pub mod pipe;
+pub mod process;
+pub mod procfs;
 pub mod pty;
+pub mod session;
 pub mod signal;
 pub mod socket;
+mod spawn;
