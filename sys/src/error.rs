@@ -21,7 +21,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `call` on `object`.
     pub fn new(call: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self { call, object: object.into(), source: source.into() }
+        Self {
+            call,
+            object: object.into(),
+            source: source.into(),
+        }
     }
 
     /// The last error of the C library on this thread.
