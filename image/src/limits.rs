@@ -1,5 +1,7 @@
 //! Every bound on what an image may make this crate hold, write or wait for.
 
+use std::time::Duration;
+
 /// Entries of one tar archive. The largest layers known have a few million.
 pub(crate) const TAR_ENTRIES_MAX: u64 = 10_000_000;
 
@@ -54,3 +56,48 @@ pub(crate) const ARCHIVE_UNPACKED_MAX: u64 = 256 * 1024 * 1024 * 1024;
 
 /// Images in one archive.
 pub(crate) const ARCHIVE_IMAGES_MAX: usize = 1000;
+
+/// Indexes within indexes. Nobody needs two.
+pub(crate) const INDEX_DEPTH_MAX: usize = 4;
+
+/// A TCP connection to a registry. Shorter than containerd's 30 s: a dead mirror delays every pull.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// From a request to the headers of its answer, connecting included.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Finding out whether a loopback registry speaks TLS: it answers at once, or does not.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a manifest or token: small, so a registry that drips it is broken.
+pub(crate) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Idle connections are closed after this: registries do so after a minute or more.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Idle connections to one host: what one pull uses at once.
+pub(crate) const IDLE_CONNECTIONS_MAX: usize = 4;
+
+/// Tries of one request at the last host that can answer it.
+pub(crate) const ATTEMPTS_MAX: u32 = 3;
+
+/// Connections that one blob may use up, each of which brought some bytes: a flaky network, but no drip feed.
+pub(crate) const BLOB_RESUMES_MAX: u32 = 32;
+
+/// The wait before the second try; doubles.
+pub(crate) const BACKOFF: Duration = Duration::from_millis(200);
+
+/// The longest Retry-After that is waited for; kubelet has a longer back-off of its own.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// Redirects of one request: registries use one, curl and Go stop far later.
+pub(crate) const REDIRECTS_MAX: usize = 5;
+
+/// Bytes of a token server's answer: tokens are a few KiB.
+pub(crate) const TOKEN_SIZE_MAX: u64 = 1024 * 1024;
+
+/// Bytes of an error answer that are read for its code.
+pub(crate) const ERROR_BODY_MAX: u64 = 16 * 1024;
+
+/// Bytes of a hosts.toml or a certificate file.
+pub(crate) const HOSTS_FILE_MAX: u64 = 1024 * 1024;

@@ -1,0 +1,1 @@
+//! Against a registry on loopback that says what a test wants.
