@@ -4,12 +4,30 @@
 //! (kubelet, crictl) comes to it with a single-use token.
 #![forbid(unsafe_code)]
 
+mod activity;
+mod exec;
+mod inbox;
+mod outbox;
+mod portforward;
+mod pump;
+mod request;
+mod resize;
+mod server;
+mod session;
+mod spdy;
+mod status;
+mod tls;
+mod token;
+mod websocket;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use server::Server;
 
 /// Where and how the server listens.
 #[derive(Debug, Clone)]
@@ -117,31 +135,4 @@ pub trait Backend: Send + Sync + 'static {
     fn attach(&self, session: Session) -> impl Future<Output = Result<Self::Running, String>> + Send;
     /// Connects to `port` on the loopback inside the pod's network namespace; a connected TCP socket.
     fn connect(&self, sandbox: &str, port: u16) -> impl Future<Output = Result<std::net::TcpStream, String>> + Send;
-}
-
-/// The server.
-#[derive(Debug, Clone)]
-pub struct Server {
-    _inner: Arc<()>,
-}
-
-#[allow(unused_variables, clippy::unused_async, clippy::missing_errors_doc)]
-impl Server {
-    /// Listens; sessions run on tasks of the server until it is dropped or [`Server::close`]d.
-    pub async fn start<B: Backend>(options: Options, backend: Arc<B>) -> std::io::Result<Self> {
-        todo!()
-    }
-    /// A URL for `session`, good once, for `token_lifetime`.
-    pub fn url(&self, session: Session) -> std::io::Result<String> {
-        todo!()
-    }
-    /// Sessions under way.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        todo!()
-    }
-    /// Ends every session.
-    pub async fn close(&self) {
-        todo!()
-    }
 }
