@@ -7,8 +7,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod capability;
+mod chain;
+mod config;
 mod error;
+mod native;
+mod netlink;
+mod network;
+mod plugin;
+mod record;
+mod result;
 pub use error::{Error, Result};
+pub use network::Network;
 
 /// Where the configuration and the plugins are.
 #[derive(Debug, Clone)]
@@ -94,38 +104,4 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
     /// Its main interface, e.g. `eth0`.
     pub interface: String,
-}
-
-/// The network of this host.
-#[derive(Debug)]
-pub struct Network {}
-
-#[allow(unused_variables, clippy::unused_async, clippy::missing_errors_doc)]
-impl Network {
-    /// Reads what is recorded in the cache folder. The configuration is read when it is needed, so that
-    /// a conflist may appear later.
-    pub fn open(options: Options) -> Result<Self> {
-        todo!()
-    }
-    /// Why pods cannot be attached now; `Ok` with the name of the network when they can.
-    pub async fn ready(&self) -> Result<String> {
-        todo!()
-    }
-    /// Attaches a pod. On failure nothing stays: DEL was run.
-    pub async fn attach(&self, pod: &Pod) -> Result<Attachment> {
-        todo!()
-    }
-    /// Detaches by the recorded configuration and result, even when today's configuration is another or
-    /// none, and when the namespace is gone. Unknown: success. A failed DEL stays recorded for a retry.
-    pub async fn detach(&self, pod_id: &str) -> Result<()> {
-        todo!()
-    }
-    /// Frees what belongs to none of `live` (recorded attachments, leases; CNI GC).
-    pub async fn collect(&self, live: &[String]) -> Result<()> {
-        todo!()
-    }
-    /// The configuration in force, for verbose status.
-    pub fn describe(&self) -> serde_json::Value {
-        todo!()
-    }
 }

@@ -1,0 +1,374 @@
+//! Our packet rules: masquerading and host ports, as elements of maps.
+//!
+//! One table `criquet` per address family holds a fixed set of rules; a pod adds and removes elements.
+//! A host port leads to a pod's address, and a pod's address is leased to one pod only, so an element is
+//! known to be a pod's own by its value. nat hooks of several tables all see a packet, so this lives
+//! beside iptables, docker and kube-proxy.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Attached;
+use crate::netlink::nftables::{
+    Data, Field, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, Hook, REG_1, REG32_00, Table, Value, Verdict,
+};
+use crate::netlink::{EBUSY, EEXIST, ENOENT, Message, Refusal, Socket, octets};
+use crate::{Error, PortMapping, Protocol, Result};
+
+const TABLE: &str = "criquet";
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// proto . port → address . port
+const PORTS: &str = "ports";
+/// address . proto . port → address . port
+const ADDRESS_PORTS: &str = "address_ports";
+/// Pods with host ports.
+const PODS: &str = "pods";
+/// source . destination that are one pod.
+const HAIRPIN: &str = "hairpin";
+/// A masqueraded pod's address → the chain of its network.
+const SOURCES: &str = "sources";
+/// `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC` and `NF_IP_PRI_RAW`.
+const PRIORITY_DNAT: i32 = -100;
+const PRIORITY_SNAT: i32 = 100;
+const PRIORITY_RAW: i32 = -300;
+
+/// What this process knows to be in the kernel.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Known(HashSet<(u8, Option<IpNet>)>);
+
+/// What a pod asks of the rules.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) masquerade: bool,
+    pub(crate) ports: Vec<PortMapping>,
+}
+
+fn table(family: u8) -> Table<'static> {
+    Table { family, name: TABLE }
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn masquerade_chain(subnet: IpNet) -> String {
+    format!("masquerade_{}", subnet.to_string().replace(':', "_"))
+}
+
+/// Offsets of source and destination in the network header, and the size of an address.
+fn layout(family: u8) -> (u32, u32, u32) {
+    if family == AF_INET { (12, 16, 4) } else { (8, 24, 16) }
+}
+
+/// The table, its maps and its fixed rules. Repeating it changes nothing.
+fn base(family: u8) -> Vec<Message> {
+    let table = table(family);
+    let address = if family == AF_INET { Field::Ipv4 } else { Field::Ipv6 };
+    let target: &[Field] = &[address, Field::Service];
+    let (source_at, destination_at, size) = layout(family);
+    // The 4-byte register behind an address in the first register.
+    let behind = REG32_00 + size / 4;
+    let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
+    let mut messages = vec![
+        table.add(),
+        table.add_set(PORTS, 1, &[Field::Protocol, Field::Service], Data::Fields(target)),
+        table.add_set(ADDRESS_PORTS, 2, &[address, Field::Protocol, Field::Service], Data::Fields(target)),
+        table.add_set(PODS, 3, &[address], Data::None),
+        table.add_set(HAIRPIN, 4, &[address, address], Data::None),
+        table.add_set(SOURCES, 5, &[address], Data::Verdict),
+        table.add_chain("hostports", None),
+        table.add_chain("prerouting", nat(HOOK_PREROUTING, PRIORITY_DNAT)),
+        table.add_chain("output", nat(HOOK_OUTPUT, PRIORITY_DNAT)),
+        table.add_chain("postrouting", nat(HOOK_POSTROUTING, PRIORITY_SNAT)),
+    ];
+    for chain in ["hostports", "prerouting", "output", "postrouting"] {
+        messages.push(table.flush_chain(chain));
+    }
+    messages.push(table.add_rule("hostports", false, |rule| {
+        rule.payload(true, destination_at, size, REG_1)
+            .transport(behind)
+            .payload(false, 2, 2, behind + 1)
+            .lookup(ADDRESS_PORTS, Some(REG_1))
+            .dnat(family, behind)
+    }));
+    messages.push(table.add_rule("hostports", false, |rule| {
+        rule.transport(REG_1)
+            .payload(false, 2, 2, REG32_00 + 1)
+            .lookup(PORTS, Some(REG_1))
+            .dnat(family, behind)
+    }));
+    for chain in ["prerouting", "output"] {
+        messages.push(
+            table.add_rule(chain, false, |rule| rule.to_this_host().verdict(Verdict::Jump("hostports"))),
+        );
+    }
+    messages.push(table.add_rule("postrouting", false, |rule| {
+        rule.payload(true, source_at, size, REG_1)
+            .payload(true, destination_at, size, REG32_00 + size / 4)
+            .lookup(HAIRPIN, None)
+            .masquerade()
+    }));
+    if family == AF_INET {
+        messages.extend(localhost(table));
+    }
+    let multicast = |rule: super::super::netlink::nftables::Rule| {
+        let rule = rule.payload(true, destination_at, 1, REG_1);
+        if family == AF_INET { rule.mask(&[0xf0]).compare(true, &[0xe0]) } else { rule.compare(true, &[0xff]) }
+    };
+    messages.push(
+        table.add_rule("postrouting", false, |rule| multicast(rule).verdict(Verdict::Return)),
+    );
+    messages.push(table.add_rule("postrouting", false, |rule| {
+        rule.payload(true, source_at, size, REG_1).dispatch(SOURCES)
+    }));
+    messages
+}
+
+/// Connections from this host to 127.0.0.1:port need another source on the bridge. The bridge has
+/// `route_localnet` for them, so what comes from outside for 127.0.0.0/8 is dropped (CVE-2020-8558).
+fn localhost(table: Table<'static>) -> Vec<Message> {
+    let raw = Hook { kind: "filter", number: HOOK_PREROUTING, priority: PRIORITY_RAW };
+    let (source_at, destination_at, size) = layout(AF_INET);
+    vec![
+        table.add_rule("postrouting", false, |rule| {
+            rule.payload(true, source_at, 1, REG_1)
+                .compare(true, &[127])
+                .payload(true, destination_at, size, REG_1)
+                .lookup(PODS, None)
+                .masquerade()
+        }),
+        table.add_chain("localhost", Some(raw)),
+        table.flush_chain("localhost"),
+        table.add_rule("localhost", false, |rule| {
+            rule.link(true, false, "lo")
+                .payload(true, destination_at, 1, REG_1)
+                .compare(true, &[127])
+                .verdict(Verdict::Drop)
+        }),
+    ]
+}
+
+/// Masquerades what leaves `subnet`.
+fn network(subnet: IpNet) -> Vec<Message> {
+    let family = family(subnet.addr());
+    let table = table(family);
+    let chain = masquerade_chain(subnet);
+    let (_, destination_at, size) = layout(family);
+    let mask = octets(subnet.netmask());
+    vec![
+        table.add_chain(&chain, None),
+        table.flush_chain(&chain),
+        table.add_rule(&chain, false, |rule| {
+            rule.payload(true, destination_at, size, REG_1)
+                .mask(&mask)
+                .compare(false, &octets(subnet.network()))
+                .masquerade()
+        }),
+    ]
+}
+
+/// The elements of one address: set, key and value.
+fn elements(wanted: &Wanted, net: IpNet) -> Vec<(&'static str, Vec<u8>, Value)> {
+    let mut elements = Vec::new();
+    let address = octets(net.addr());
+    if wanted.masquerade {
+        elements.push((SOURCES, address.clone(), Value::Goto(masquerade_chain(net.trunc()))));
+    }
+    let ports = port_elements(wanted, net.addr());
+    if !ports.is_empty() {
+        elements.push((PODS, address.clone(), Value::None));
+        elements.push((HAIRPIN, [address.clone(), address].concat(), Value::None));
+    }
+    elements.extend(ports);
+    elements
+}
+
+fn port_elements(wanted: &Wanted, pod: IpAddr) -> Vec<(&'static str, Vec<u8>, Value)> {
+    let mut elements = Vec::new();
+    for port in &wanted.ports {
+        let mut key = vec![number_of(port.protocol), 0, 0, 0];
+        key.extend(port.host_port.to_be_bytes());
+        key.extend([0, 0]);
+        let mut target = octets(pod);
+        target.extend(port.container_port.to_be_bytes());
+        target.extend([0, 0]);
+        match port.host_ip {
+            Some(ip) if ip.is_ipv4() != pod.is_ipv4() => {}
+            Some(ip) if !ip.is_unspecified() => {
+                elements.push((ADDRESS_PORTS, [octets(ip), key].concat(), Value::Bytes(target)));
+            }
+            _ => elements.push((PORTS, key, Value::Bytes(target))),
+        }
+    }
+    elements
+}
+
+fn number_of(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn family_name(family: u8) -> &'static str {
+    if family == AF_INET { "ip" } else { "ip6" }
+}
+
+/// Adds a pod's elements, and the table when it is not there.
+pub(crate) fn add(known: &std::sync::Mutex<Known>, wanted: &Wanted) -> Result<()> {
+    if !wanted.masquerade && wanted.ports.is_empty() {
+        return Ok(());
+    }
+    let mut socket = Socket::netfilter().map_err(|error| Error(format!("open a netfilter socket: {error}")))?;
+    match add_once(&mut socket, known, wanted) {
+        // Somebody emptied the ruleset.
+        Err(refusal) if refusal.is(ENOENT) => {
+            known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0.clear();
+            add_once(&mut socket, known, wanted)
+        }
+        other => other,
+    }
+    .map_err(|refusal| explain(&refusal, wanted))?;
+    for port in wanted.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+        for net in &wanted.addresses {
+            // Old kernels cannot; then an old flow lives until it times out.
+            if let Err(error) = socket.forget_udp(family(net.addr()), port.host_port) {
+                tracing::debug!(port = port.host_port, %error, "stale udp flows were not forgotten");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn explain(refusal: &Refusal, wanted: &Wanted) -> Error {
+    if (refusal.is(EBUSY) || refusal.is(EEXIST)) && !wanted.ports.is_empty() {
+        let ports: Vec<String> = wanted.ports.iter().map(|port| port.host_port.to_string()).collect();
+        return Error(format!("a host port of {} is taken by another pod", ports.join(", ")));
+    }
+    Error(format!("set packet rules in table {TABLE}: {refusal}"))
+}
+
+fn add_once(
+    socket: &mut Socket,
+    known: &std::sync::Mutex<Known>,
+    wanted: &Wanted,
+) -> std::result::Result<(), Refusal> {
+    let mut messages = Vec::new();
+    let mut news = Vec::new();
+    {
+        let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for net in &wanted.addresses {
+            let family = family(net.addr());
+            let subnet = Some(net.trunc()).filter(|_| wanted.masquerade);
+            if !known.0.contains(&(family, None)) && !news.contains(&(family, None)) {
+                messages.extend(base(family));
+                news.push((family, None));
+            }
+            if let Some(subnet) = subnet
+                && !known.0.contains(&(family, Some(subnet)))
+                && !news.contains(&(family, Some(subnet)))
+            {
+                messages.extend(network(subnet));
+                news.push((family, Some(subnet)));
+            }
+        }
+    }
+    for net in &wanted.addresses {
+        for (set, key, value) in elements(wanted, *net) {
+            messages.push(table(family(net.addr())).add_element(set, &key, &value));
+        }
+    }
+    socket.commit(messages)?;
+    known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0.extend(news);
+    Ok(())
+}
+
+/// Removes what leads to, or comes from, `addresses`.
+pub(crate) fn remove(addresses: &[IpAddr], attached: &Attached) -> Result<()> {
+    if addresses.is_empty() || (!attached.masquerade && !attached.ports) {
+        return Ok(());
+    }
+    let failed = |error: Refusal| Error(format!("remove packet rules from table {TABLE}: {error}"));
+    let mut socket = Socket::netfilter().map_err(failed)?;
+    let mut deletions = Vec::new();
+    for address in addresses {
+        let table = table(family(*address));
+        let key = octets(*address);
+        if attached.masquerade {
+            deletions.push((table, SOURCES, key.clone()));
+        }
+        if attached.ports {
+            deletions.push((table, HAIRPIN, [key.clone(), key.clone()].concat()));
+            for map in [PORTS, ADDRESS_PORTS] {
+                for element in socket.elements(table, map).map_err(failed)? {
+                    if element.data.starts_with(&key) {
+                        deletions.push((table, map, element.key));
+                    }
+                }
+            }
+            deletions.push((table, PODS, key));
+        }
+    }
+    delete(&mut socket, &deletions).map_err(failed)
+}
+
+type Deletion = (Table<'static>, &'static str, Vec<u8>);
+
+fn delete(socket: &mut Socket, deletions: &[Deletion]) -> std::result::Result<(), Refusal> {
+    let message = |(table, set, key): &Deletion| table.delete_element(set, key);
+    match socket.commit(deletions.iter().map(message).collect()) {
+        // Some were gone: one by one.
+        Err(refusal) if refusal.is(ENOENT) => {
+            for deletion in deletions {
+                match socket.commit(vec![message(deletion)]) {
+                    Err(refusal) if !refusal.is(ENOENT) => return Err(refusal),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Removes the elements of addresses that are not in `keep`.
+pub(crate) fn retain(keep: &HashSet<IpAddr>) -> Result<()> {
+    let failed = |error: Refusal| Error(format!("clean packet rules of table {TABLE}: {error}"));
+    let mut socket = Socket::netfilter().map_err(failed)?;
+    for family in [AF_INET, AF_INET6] {
+        let table = table(family);
+        let size = layout(family).2 as usize;
+        let mut deletions = Vec::new();
+        for set in [SOURCES, HAIRPIN, PORTS, ADDRESS_PORTS, PODS] {
+            for element in socket.elements(table, set).map_err(failed)? {
+                let owner = if set == PORTS || set == ADDRESS_PORTS { &element.data } else { &element.key };
+                let owner = owner.get(..size).and_then(crate::netlink::address);
+                if owner.is_none_or(|owner| !keep.contains(&owner)) {
+                    deletions.push((table, set, element.key));
+                }
+            }
+        }
+        delete(&mut socket, &deletions).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Removes the tables.
+pub(crate) fn wipe() -> Result<()> {
+    let failed = |error: Refusal| Error(format!("remove table {TABLE}: {error}"));
+    let mut socket = Socket::netfilter().map_err(failed)?;
+    for family in [AF_INET, AF_INET6] {
+        match socket.commit(vec![table(family).delete()]) {
+            Err(refusal) if !refusal.is(ENOENT) => {
+                return Err(Error(format!("remove table {} {TABLE}: {refusal}", family_name(family))));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

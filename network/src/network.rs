@@ -1,0 +1,401 @@
+//! The host's network: which configuration is in force, and attaching, detaching and collecting by it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::config::{self, NetworkConfig};
+use crate::native::lease::Store;
+use crate::native::plan::Plan;
+use crate::native::{self, Attached, forward, rules};
+use crate::record::{Record, Records};
+use crate::{Attachment, Error, Options, Pod, Result, chain, result};
+
+/// kubelet asks every five seconds, and a plugin's answer costs a process.
+const STATUS_LIFETIME: Duration = Duration::from_secs(5);
+/// How old an attachment of this process must be before [`Network::collect`] may take it for forgotten: the
+/// caller's list of pods is older than its call.
+const COLLECT_GRACE: Duration = Duration::from_secs(120);
+
+/// The network of this host.
+#[derive(Debug, Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    records: Records,
+    known: Mutex<rules::Known>,
+    pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Attached by this process, and when.
+    recent: Mutex<HashMap<String, Instant>>,
+    /// Shared while something is attached or detached, alone while garbage is collected (CNI
+    /// specification, section 3).
+    working: tokio::sync::RwLock<()>,
+    status: Mutex<Option<(Instant, NetworkConfig, std::result::Result<(), String>)>>,
+    validated: Mutex<Option<NetworkConfig>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error(format!("network work ended early: {error}")))?
+}
+
+impl Network {
+    /// Makes the cache folder. The configuration is read when it is needed, so that a conflist may
+    /// appear later.
+    ///
+    /// # Errors
+    /// The cache folder cannot be made.
+    pub fn open(options: Options) -> Result<Self> {
+        let records = Records::open(&options.cache_dir)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                records,
+                known: Mutex::default(),
+                pods: Mutex::default(),
+                recent: Mutex::default(),
+                working: tokio::sync::RwLock::new(()),
+                status: Mutex::default(),
+                validated: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The name of the network to which pods would be attached now.
+    ///
+    /// # Errors
+    /// Why they cannot be: no valid configuration, a missing plugin, or a plugin that says so (STATUS).
+    pub async fn ready(&self) -> Result<String> {
+        let inner = self.inner.clone();
+        let (config, plan) = blocking(move || inner.current()).await?;
+        if plan.is_ok() {
+            return Ok(config.name);
+        }
+        let bin_dirs = &self.inner.options.bin_dirs;
+        if locked(&self.inner.validated).as_ref() != Some(&config) {
+            chain::validate(bin_dirs, &config).await?;
+            *locked(&self.inner.validated) = Some(config.clone());
+        }
+        for plugin in &config.plugins {
+            crate::plugin::find(bin_dirs, config::plugin_type(plugin))?;
+        }
+        let known = locked(&self.inner.status)
+            .as_ref()
+            .filter(|(at, of, _)| at.elapsed() < STATUS_LIFETIME && *of == config)
+            .map(|(_, _, status)| status.clone());
+        let status = match known {
+            Some(status) => status,
+            None => {
+                let status = chain::status(bin_dirs, &config).await.map_err(|error| error.0);
+                *locked(&self.inner.status) = Some((Instant::now(), config.clone(), status.clone()));
+                status
+            }
+        };
+        status.map(|()| config.name).map_err(Error)
+    }
+
+    /// Attaches a pod. On failure nothing stays: what was done is undone, or recorded to be. Goes on to its
+    /// end when the caller goes away.
+    ///
+    /// # Errors
+    /// One sentence that names the network, the plugin and the pod.
+    pub async fn attach(&self, pod: &Pod) -> Result<Attachment> {
+        let (inner, pod) = (self.inner.clone(), pod.clone());
+        joined(tokio::spawn(async move { inner.attach(&pod).await })).await
+    }
+
+    /// Detaches by the recorded configuration and result, even when today's configuration is another or
+    /// none, and when the namespace is gone. Unknown: success. A failed DEL stays recorded for a retry.
+    ///
+    /// # Errors
+    /// What could not be given back.
+    pub async fn detach(&self, pod_id: &str) -> Result<()> {
+        let (inner, pod_id) = (self.inner.clone(), pod_id.to_owned());
+        joined(tokio::spawn(async move { inner.detach(&pod_id).await })).await
+    }
+
+    /// Asks whether the attachment of a pod is still as it was made (CNI CHECK).
+    ///
+    /// # Errors
+    /// What is wrong with it, or the pod is not attached.
+    pub async fn check(&self, pod_id: &str) -> Result<()> {
+        let record = self.inner.records.get(pod_id)?.ok_or_else(|| Error(format!("pod {pod_id} is not attached")))?;
+        let result = self.inner.records.result(pod_id).unwrap_or_default();
+        let Some(attached) = record.native.clone() else {
+            return chain::check(&self.inner.options.bin_dirs, &record, &result).await;
+        };
+        let addresses = result::attachment(&result).map_err(Error)?.ips;
+        blocking(move || native::check(&attached, &record.pod_id, &record.netns, &addresses)).await
+    }
+
+    /// Frees what belongs to none of `live`: recorded attachments, leases, packet rules, and with CNI GC what
+    /// plugins hold. Retries what could not be detached. Attachments that this process made less
+    /// than two minutes ago are left alone.
+    ///
+    /// # Errors
+    /// All that failed; the rest is done.
+    pub async fn collect(&self, live: &[String]) -> Result<()> {
+        let (inner, live) = (self.inner.clone(), live.iter().cloned().collect());
+        joined(tokio::spawn(async move { inner.collect(live).await })).await
+    }
+
+    /// Removes all that this crate made on the host: attachments, the built-in bridge and its leases,
+    /// packet rules, records.
+    ///
+    /// # Errors
+    /// All that failed; the rest is done.
+    pub async fn wipe(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        for id in self.inner.records.ids()? {
+            if let Err(error) = self.detach(&id).await {
+                problems.push(error.0);
+            }
+        }
+        let inner = self.inner.clone();
+        let wiped = blocking(move || inner.wipe()).await;
+        problems.extend(wiped.err().map(|error| error.0));
+        all_well(problems)
+    }
+
+    /// The configuration in force, for verbose status.
+    #[must_use]
+    pub fn describe(&self) -> Value {
+        match self.inner.current() {
+            Ok((config, plan)) => json!({
+                "name": config.name, "source": config.source, "cniVersion": config.version,
+                "plugins": config.plugins, "native": plan.is_ok(), "whyNotNative": plan.err(),
+            }),
+            Err(error) => json!({ "error": error.0 }),
+        }
+    }
+}
+
+async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+    task.await.map_err(|error| Error(format!("network work ended early: {error}")))?
+}
+
+fn all_well(problems: Vec<String>) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error(problems.join("; "))) }
+}
+
+impl Inner {
+    /// The configuration in force, with its plan or why there is none.
+    fn current(&self) -> Result<(NetworkConfig, std::result::Result<Plan, String>)> {
+        let dir = &self.options.conf_dir;
+        let config = match (config::load(dir).map_err(Error)?, &self.options.builtin) {
+            (Some(config), _) => config,
+            (None, Some(builtin)) => {
+                // There are no binaries that could do it instead.
+                let config = NetworkConfig::builtin(builtin);
+                let plan = Plan::of(&config, &self.options.lease_dir)
+                    .map_err(|error| Error(format!("the built-in network cannot be: {error}")))?;
+                return Ok((config, Ok(plan)));
+            }
+            (None, None) => return Err(Error(format!("no network configuration is in {}", dir.display()))),
+        };
+        let plan = if self.options.native {
+            Plan::of(&config, &self.options.lease_dir)
+        } else {
+            Err("native work is switched off".into())
+        };
+        Ok((config, plan))
+    }
+
+    fn pod_lock(&self, pod_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut pods = locked(&self.pods);
+        pods.retain(|_, lock| Arc::strong_count(lock) > 1);
+        pods.entry(pod_id.to_owned()).or_default().clone()
+    }
+
+    async fn attach(self: &Arc<Self>, pod: &Pod) -> Result<Attachment> {
+        let lock = self.pod_lock(&pod.id);
+        let _one_per_pod = lock.lock().await;
+        let _working = self.working.read().await;
+        if let Some(record) = self.records.get(&pod.id)? {
+            self.undo(record).await?;
+        }
+        let inner = self.clone();
+        let (config, plan) = blocking(move || inner.current()).await?;
+        let plan = plan.map_err(|why| tracing::debug!(network = config.name, why, "plugins run as binaries")).ok();
+        let ports: Vec<_> = pod.ports.iter().filter(|port| port.host_port != 0).cloned().collect();
+        let native = plan.as_ref().map(|plan| Attached::of(plan, &config.name, &ports));
+        let record = Record::new(pod, config, native)?;
+        locked(&self.recent).insert(pod.id.clone(), Instant::now());
+        let added = match plan {
+            Some(plan) => self.attach_native(record.clone(), plan, ports).await,
+            None => self.attach_chain(&record).await,
+        };
+        let attachment = added.and_then(|result| {
+            result::attachment(&result).map_err(|problem| Error(format!("network {}: {problem}", record.config.name)))
+        });
+        let error = match attachment {
+            Ok(attachment) => return Ok(attachment),
+            Err(error) => error,
+        };
+        match self.undo(record).await {
+            Ok(()) => Err(error),
+            Err(also) => Err(Error(format!("{error}; and to undo it failed, which will be retried: {also}"))),
+        }
+    }
+
+    async fn attach_native(
+        self: &Arc<Self>,
+        record: Record,
+        plan: Plan,
+        ports: Vec<crate::PortMapping>,
+    ) -> Result<Value> {
+        let inner = self.clone();
+        blocking(move || {
+            inner.records.begin(&record)?;
+            let request = native::Request {
+                pod_id: &record.pod_id,
+                netns: &record.netns,
+                network: &record.config.name,
+                version: &record.config.version,
+                plan: &plan,
+                ports: &ports,
+            };
+            let result = native::attach(&request, &inner.known)
+                .map_err(|error| Error(format!("network {} of pod {}: {error}", record.config.name, record.pod)))?;
+            inner.records.finish(&record.pod_id, &result, false)?;
+            Ok(result)
+        })
+        .await
+    }
+
+    async fn attach_chain(self: &Arc<Self>, record: &Record) -> Result<Value> {
+        let (inner, begun) = (self.clone(), record.clone());
+        blocking(move || {
+            inner.records.begin(&begun)?;
+            native::loopback_up(&begun.netns)
+        })
+        .await?;
+        let result = chain::add(&self.options.bin_dirs, record).await?;
+        let (inner, id, kept) = (self.clone(), record.pod_id.clone(), result.clone());
+        blocking(move || inner.records.finish(&id, &kept, true)).await?;
+        Ok(result)
+    }
+
+    async fn detach(self: &Arc<Self>, pod_id: &str) -> Result<()> {
+        let lock = self.pod_lock(pod_id);
+        let _one_per_pod = lock.lock().await;
+        let _working = self.working.read().await;
+        match self.records.get(pod_id)? {
+            Some(record) => self.undo(record).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back what the record says, and then forgets it.
+    async fn undo(self: &Arc<Self>, record: Record) -> Result<()> {
+        let id = record.pod_id.clone();
+        let inner = self.clone();
+        if let Some(attached) = record.native.clone() {
+            blocking(move || {
+                let known = inner.records.result(&record.pod_id).and_then(|result| result::attachment(&result).ok());
+                native::detach(&attached, &record.pod_id, known.map(|attachment| attachment.ips))
+                    .map_err(|error| Error(format!("network {} of pod {}: {error}", record.config.name, record.pod)))?;
+                inner.records.remove(&record.pod_id)
+            })
+            .await?;
+        } else {
+            let result = self.records.result(&record.pod_id);
+            chain::delete(&self.options.bin_dirs, &record, result.as_ref()).await?;
+            blocking(move || inner.records.remove(&record.pod_id)).await?;
+        }
+        locked(&self.recent).remove(&id);
+        Ok(())
+    }
+
+    async fn collect(self: &Arc<Self>, live: HashSet<String>) -> Result<()> {
+        let mut problems = Vec::new();
+        let is_recent = |id: &str| locked(&self.recent).get(id).is_some_and(|at| at.elapsed() < COLLECT_GRACE);
+        for id in self.records.ids()? {
+            if !live.contains(&id)
+                && !is_recent(&id)
+                && let Err(error) = self.detach(&id).await
+            {
+                problems.push(error.0);
+            }
+        }
+        // Never waits for a slow plugin, and so keeps no pod waiting for itself: there is a next time.
+        let Ok(_alone) = self.working.try_write() else {
+            tracing::debug!("networks are at work, garbage is collected another time");
+            return all_well(problems);
+        };
+        let inner = self.clone();
+        let freed = blocking(move || inner.free_native(&live)).await;
+        problems.extend(freed.err().map(|error| error.0));
+        if let Ok((config, Err(_))) = self.current() {
+            let mut valid = Vec::new();
+            for id in self.records.ids()? {
+                let record = self.records.get(&id)?;
+                valid.extend(record.filter(|record| record.config.name == config.name).map(|record| record.pod_id));
+            }
+            let collected = chain::collect(&self.options.bin_dirs, &config, &valid).await;
+            problems.extend(collected.err().map(|error| error.0));
+        }
+        all_well(problems)
+    }
+
+    /// Frees leases and packet rules that no record stands for.
+    fn free_native(&self, live: &HashSet<String>) -> Result<()> {
+        let mut networks = HashSet::new();
+        let mut recorded = HashSet::new();
+        if let Ok((config, Ok(plan))) = self.current() {
+            networks.insert((plan.data_dir, config.name));
+        }
+        let mut addresses = HashSet::new();
+        for id in self.records.ids()? {
+            let Some(record) = self.records.get(&id)? else { continue };
+            if let Some(attached) = record.native {
+                addresses.extend(attached.addresses(&id)?);
+                networks.insert((attached.data_dir, attached.network));
+            }
+            recorded.insert(id);
+        }
+        for (data_dir, network) in networks {
+            let store = Store::new(&data_dir, &network);
+            for (address, owner, _) in store.all()? {
+                if !live.contains(&owner) && !recorded.contains(&owner) {
+                    tracing::info!(%address, owner, network, "a lease of a pod that is gone is freed");
+                    store.free(address)?;
+                }
+            }
+        }
+        self.keep_rules(&addresses)
+    }
+
+    fn keep_rules(&self, addresses: &HashSet<IpAddr>) -> Result<()> {
+        rules::retain(addresses)
+    }
+
+    fn wipe(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.0));
+        note(rules::wipe());
+        locked(&self.known).clone_from(&rules::Known::default());
+        note(forward::wipe());
+        if let Some(builtin) = &self.options.builtin {
+            note(native::bridge::wipe(&builtin.bridge));
+            note(Store::new(&self.options.lease_dir, config::BUILTIN_NAME).wipe());
+        }
+        if problems.is_empty()
+            && let Err(error) = std::fs::remove_dir_all(&self.options.cache_dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Error(format!("remove folder {}: {error}", self.options.cache_dir.display())));
+        }
+        all_well(problems)
+    }
+}

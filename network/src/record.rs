@@ -1,0 +1,149 @@
+//! What is attached: one record per pod, written before anything is done, and the result after.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::{NetworkConfig, is_name};
+use crate::native::Attached;
+use crate::{Error, Pod, Result, capability};
+
+/// Changed when an older reader would misread a record.
+const FORMAT: u32 = 1;
+const RECORD: &str = ".attachment.json";
+const RESULT: &str = ".result.json";
+/// Records name pods, and the folder is ours.
+const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
+
+/// An attachment that was begun: all that DEL needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    pub(crate) pod_id: String,
+    /// `namespace/name`, for people.
+    pub(crate) pod: String,
+    pub(crate) netns: PathBuf,
+    pub(crate) config: NetworkConfig,
+    /// Set: it was done in process.
+    pub(crate) native: Option<Attached>,
+    /// `CNI_ARGS`
+    pub(crate) arguments: String,
+    pub(crate) capabilities: Map<String, Value>,
+}
+
+impl Record {
+    pub(crate) fn new(pod: &Pod, config: NetworkConfig, native: Option<Attached>) -> Result<Self> {
+        if !is_name(&pod.id) {
+            return Err(Error(format!("pod id {:?} is not made of letters, digits, _, . and -", pod.id)));
+        }
+        Ok(Self {
+            format: FORMAT,
+            pod_id: pod.id.clone(),
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            netns: pod.netns.clone(),
+            config,
+            native,
+            arguments: capability::arguments(pod)?,
+            capabilities: capability::of(pod),
+        })
+    }
+}
+
+/// The folder of records.
+#[derive(Debug)]
+pub(crate) struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(dir)
+            .map_err(|error| Error(format!("make folder {}: {error}", dir.display())))?;
+        Ok(Self { dir: dir.into() })
+    }
+
+    fn path(&self, pod_id: &str, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{pod_id}{suffix}"))
+    }
+
+    /// Writes the record durably.
+    pub(crate) fn begin(&self, record: &Record) -> Result<()> {
+        let path = self.path(&record.pod_id, RECORD);
+        let text = serde_json::to_vec(record).map_err(|error| Error(format!("write {}: {error}", path.display())))?;
+        criquet_sys::fs::write_atomic(&path, &text, FILE_MODE)
+            .map_err(|error| Error(format!("record the network of pod {}: {error}", record.pod_id)))
+    }
+
+    /// Keeps the result of ADD. `durable`: across a power cut; what was done in process is all gone
+    /// after one but the leases, which are found by the pod's id.
+    pub(crate) fn finish(&self, pod_id: &str, result: &Value, durable: bool) -> Result<()> {
+        let path = self.path(pod_id, RESULT);
+        let text = result.to_string();
+        if durable {
+            return criquet_sys::fs::write_atomic(&path, text.as_bytes(), FILE_MODE)
+                .map_err(|error| Error(format!("keep the network result of pod {pod_id}: {error}")));
+        }
+        let new = self.path(pod_id, ".result.new");
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| Error(format!("keep the network result {}: {error}", path.display())))
+    }
+
+    pub(crate) fn get(&self, pod_id: &str) -> Result<Option<Record>> {
+        if !is_name(pod_id) {
+            return Ok(None);
+        }
+        let path = self.path(pod_id, RECORD);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error(format!("read {}: {error}", path.display()))),
+        };
+        let record: Record =
+            serde_json::from_slice(&text).map_err(|error| Error(format!("read {}: {error}", path.display())))?;
+        if record.format != FORMAT {
+            return Err(Error(format!("read {}: format {} is not known", path.display(), record.format)));
+        }
+        Ok(Some(record))
+    }
+
+    /// The result, if ADD came that far.
+    pub(crate) fn result(&self, pod_id: &str) -> Option<Value> {
+        serde_json::from_slice(&fs::read(self.path(pod_id, RESULT)).ok()?).ok()
+    }
+
+    /// Forgets a pod. The record goes last: with it goes the duty to detach.
+    pub(crate) fn remove(&self, pod_id: &str) -> Result<()> {
+        for suffix in [RESULT, RECORD] {
+            let path = self.path(pod_id, suffix);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error(format!("remove {}: {error}", path.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of all pods that have a record.
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
+        let failed = |error| Error(format!("read folder {}: {error}", self.dir.display()));
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(RECORD)) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}

@@ -1,0 +1,180 @@
+//! The built-in bridge network, done in process.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Place, address, ask, ip, on_host, run};
+
+#[test]
+fn pods_reach_each_other_and_the_host() {
+    on_host(|host| async move {
+        let network = host.network();
+        assert_eq!(network.ready().await.unwrap(), "criquet");
+        let (one, two) = (Place::new("one"), Place::new("two"));
+        let first = network.attach(&one.pod).await.unwrap();
+        let second = network.attach(&two.pod).await.unwrap();
+        assert_eq!(first.ips, [address("10.88.0.2")]);
+        assert_eq!(second.ips, [address("10.88.0.3")]);
+        assert_eq!(first.interface, "eth0");
+        two.serve(80);
+        assert_eq!(one.ask(second.ips[0], 80), Some(first.ips[0]));
+        assert_eq!(ask(second.ips[0], 80), Some(address("10.88.0.1")), "from the host");
+        let listener = std::net::TcpListener::bind("10.88.0.1:7000").unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, peer) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, peer.ip().to_string().as_bytes()).unwrap();
+        });
+        assert_eq!(one.ask(address("10.88.0.1"), 7000), Some(first.ips[0]), "the host sees the pod");
+        assert_eq!(one.inside(|| ask(address("127.0.0.1"), 1)), None);
+        assert!(one.inside(|| ip("addr show lo")).contains("127.0.0.1"));
+        network.check("one").await.unwrap();
+        network.detach("one").await.unwrap();
+        network.detach("one").await.unwrap();
+        network.detach("never seen").await.unwrap();
+        assert_eq!(host.leases("criquet"), ["10.88.0.3"]);
+        assert!(host.records().iter().all(|name| name.starts_with("two.")), "{:?}", host.records());
+    });
+}
+
+#[test]
+fn host_ports_are_reached_from_everywhere() {
+    on_host(|host| async move {
+        let network = host.network();
+        let server = Place::new("server").port(8080, 80, None);
+        let client = Place::new("client");
+        let got = network.attach(&server.pod).await.unwrap();
+        network.attach(&client.pod).await.unwrap();
+        server.serve(80);
+        assert_eq!(ask(address("127.0.0.1"), 8080), Some(address("10.88.0.1")), "localhost");
+        assert!(ask(address("10.88.0.1"), 8080).is_some(), "the host's own address");
+        assert!(client.ask(address("10.88.0.1"), 8080).is_some(), "another pod");
+        assert!(server.ask(address("10.88.0.1"), 8080).is_some(), "the pod itself");
+        // Another host on another link.
+        let outside = Place::new("outside");
+        ip("link add up0 type veth peer name eth9");
+        ip(&format!("link set eth9 netns /proc/{}/fd/{}", std::process::id(), fd(&outside)));
+        ip("addr add 192.0.2.1/24 dev up0");
+        ip("link set up0 up");
+        outside.inside(|| {
+            ip("addr add 192.0.2.2/24 dev eth9");
+            ip("link set eth9 up");
+            ip("link set lo up");
+        });
+        assert_eq!(outside.ask(address("192.0.2.1"), 8080), Some(address("192.0.2.2")), "another host");
+        assert_eq!(outside.ask(address("192.0.2.1"), 80), None, "a port that is not mapped");
+        outside.serve(90);
+        assert_eq!(client.ask(address("192.0.2.2"), 90), Some(address("192.0.2.1")), "masqueraded");
+        // A neighbour must not reach 127.0.0.1 of the host (CVE-2020-8558).
+        let listener = std::net::TcpListener::bind("127.0.0.1:7001").unwrap();
+        client.inside(|| {
+            ip("route add 127.0.0.0/8 via 10.88.0.1 dev eth0 table 7");
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+            ip("route del local 127.0.0.0/8 dev lo table local");
+            ip("route add 127.0.0.0/8 via 10.88.0.1 dev eth0");
+        });
+        assert_eq!(client.ask(address("127.0.0.1"), 7001), None);
+        drop(listener);
+        network.detach("server").await.unwrap();
+        assert_eq!(ask(address("127.0.0.1"), 8080), None, "after detaching");
+        assert!(!run("nft", "list table ip criquet").contains(&got.ips[0].to_string()));
+    });
+}
+
+fn fd(place: &Place) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(&place.netns)
+}
+
+#[test]
+fn a_host_port_can_be_of_one_address() {
+    on_host(|host| async move {
+        let network = host.network();
+        ip("addr add 192.0.2.1/24 dev lo");
+        let one = Place::new("one").port(8080, 80, Some("192.0.2.1"));
+        network.attach(&one.pod).await.unwrap();
+        one.serve(80);
+        assert!(ask(address("192.0.2.1"), 8080).is_some());
+        assert_eq!(ask(address("127.0.0.1"), 8080), None);
+        assert_eq!(ask(address("10.88.0.1"), 8080), None);
+        let two = Place::new("two").port(8080, 80, Some("192.0.2.1"));
+        let error = network.attach(&two.pod).await.unwrap_err().to_string();
+        assert!(error.contains("8080 is taken"), "{error}");
+        assert_eq!(host.leases("criquet").len(), 1, "nothing stays of what failed");
+        assert!(ask(address("192.0.2.1"), 8080).is_some(), "the first pod keeps its port");
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_comes_back() {
+    on_host(|host| async move {
+        let network = host.network();
+        let (one, two) = (Place::new("one").port(81, 80, None), Place::new("two").port(82, 80, None));
+        network.attach(&one.pod).await.unwrap();
+        run("nft", "flush ruleset");
+        network.attach(&two.pod).await.unwrap();
+        two.serve(80);
+        assert!(ask(address("127.0.0.1"), 82).is_some());
+        network.detach("one").await.unwrap();
+    });
+}
+
+#[test]
+fn collect_frees_what_a_crash_left() {
+    on_host(|host| async move {
+        let pods = [Place::new("one").port(81, 80, None), Place::new("two").port(82, 80, None)];
+        for place in &pods {
+            host.network().attach(&place.pod).await.unwrap();
+        }
+        std::fs::write(host.path("leases/criquet/10.88.0.77"), "ghost\r\neth0").unwrap();
+        // Another process: it knows only what is recorded.
+        let network = host.network();
+        network.collect(&["two".into()]).await.unwrap();
+        assert_eq!(host.leases("criquet"), ["10.88.0.3"]);
+        let rules = run("nft", "list table ip criquet");
+        assert!(rules.contains("10.88.0.3") && !rules.contains("10.88.0.2"), "{rules}");
+        network.wipe().await.unwrap();
+        assert!(!host.path("cache").exists() && !host.path("leases/criquet").exists());
+        assert!(!run("nft", "list tables").contains("criquet"));
+        assert!(!ip("link").contains("criquet0"));
+    });
+}
+
+#[test]
+fn many_at_once() {
+    on_host(|host| async move {
+        let network = host.network();
+        let places: Vec<Place> = (0..16).map(|n| Place::new(&format!("p{n}")).port(9000 + n, 80, None)).collect();
+        let mut tasks = Vec::new();
+        for place in &places {
+            let (network, pod) = (network.clone(), place.pod.clone());
+            tasks.push(tokio::spawn(async move { network.attach(&pod).await.unwrap().ips[0] }));
+        }
+        let mut ips = std::collections::HashSet::new();
+        for task in tasks {
+            assert!(ips.insert(task.await.unwrap()), "an address was given twice");
+        }
+        assert_eq!(host.leases("criquet").len(), 16);
+    });
+}
+
+#[test]
+fn how_long_it_takes() {
+    on_host(|host| async move {
+        let network = host.network();
+        let warm = Place::new("warm");
+        network.attach(&warm.pod).await.unwrap();
+        let (mut attach, mut detach) = (Duration::ZERO, Duration::ZERO);
+        const ROUNDS: u32 = 30;
+        for round in 0..ROUNDS {
+            let place = Place::new(&format!("r{round}")).port(8000, 80, None);
+            let begun = Instant::now();
+            network.attach(&place.pod).await.unwrap();
+            attach += begun.elapsed();
+            let begun = Instant::now();
+            network.detach(&place.pod.id).await.unwrap();
+            detach += begun.elapsed();
+        }
+        println!("attach {:?}, detach {:?}", attach / ROUNDS, detach / ROUNDS);
+    });
+}
