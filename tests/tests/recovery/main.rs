@@ -1,0 +1,182 @@
+//! The daemon may die at any time: containers, logs and exit codes do not.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::{Duration, Instant};
+
+use criquet_tests::{BUSYBOX, Node, Pod, container, cri, eventually, image, pod};
+
+const TICKS: &str = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.02; done";
+
+fn three_pods(node: &Node) -> Vec<(Pod, String)> {
+    ["one", "two", "three"]
+        .iter()
+        .map(|name| {
+            let pod = node.pod(pod(name));
+            let id = node.launch(&pod, container(name, BUSYBOX, &["sh", "-c", TICKS]));
+            (pod, id)
+        })
+        .collect()
+}
+
+#[test]
+fn three_pods_live_through_kill_9_and_lose_no_line() {
+    let mut node = Node::start();
+    let pods = three_pods(&node);
+    let before: Vec<cri::ContainerStatus> = pods.iter().map(|(_, id)| node.status(id)).collect();
+    node.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    node.up();
+    println!("answers {:?} after its start", start.elapsed());
+    for ((pod, id), before) in pods.iter().zip(&before) {
+        let now = node.status(id);
+        assert_eq!(now.state(), cri::ContainerState::ContainerRunning);
+        assert_eq!((now.created_at, now.started_at), (before.created_at, before.started_at));
+        assert_eq!(now.labels, before.labels);
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
+        let status = node.cri().pod_sandbox_status(request).unwrap().status.unwrap();
+        assert_eq!(status.state(), cri::PodSandboxState::SandboxReady);
+        assert!(status.network.unwrap().ip.starts_with("10.201."));
+        assert_eq!(node.exec(id, &["echo", "alive"]).stdout, "alive\n");
+        node.stop_container(id, 0);
+        assert_no_tick_is_missing(&node, pod);
+    }
+}
+
+fn assert_no_tick_is_missing(node: &Node, pod: &Pod) {
+    let name = &pod.config.metadata.as_ref().unwrap().name;
+    let text = node.messages(pod, &format!("{name}.log"));
+    let ticks: Vec<usize> = text.lines().filter_map(|line| line.strip_prefix("tick ")?.parse().ok()).collect();
+    assert!(ticks.len() > 10, "{} ticks", ticks.len());
+    for (index, tick) in ticks.iter().enumerate() {
+        assert_eq!(index, *tick, "a line is missing or doubled in the log");
+    }
+}
+
+#[test]
+fn an_exit_while_the_daemon_is_away_is_told_later() {
+    let mut node = Node::start();
+    let pod = node.pod(pod("away"));
+    let id = node.launch(&pod, container("away", BUSYBOX, &["sh", "-c", "sleep 1; exit 42"]));
+    node.kill();
+    std::thread::sleep(Duration::from_millis(1500));
+    node.up();
+    let status = node.wait_exit(&id, 5);
+    assert_eq!(status.exit_code, 42, "{status:?}");
+    assert!(status.finished_at - status.started_at >= 900_000_000, "{status:?}");
+}
+
+#[test]
+fn created_and_stopped_things_are_still_known() {
+    let mut node = Node::start();
+    let ready = node.pod(pod("ready"));
+    node.pull(BUSYBOX);
+    let created = node.try_create(&ready, container("created", BUSYBOX, &["sleep", "1000"])).unwrap();
+    let stopped = node.pod(pod("stopped"));
+    let ended = node.launch(&stopped, container("ended", BUSYBOX, &["true"]));
+    node.wait_exit(&ended, 10);
+    node.cri().stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: stopped.id.clone() }).unwrap();
+    node.crash();
+    node.start_container(&created);
+    assert_eq!(node.status(&created).state(), cri::ContainerState::ContainerRunning);
+    assert_eq!(node.status(&ended).state(), cri::ContainerState::ContainerExited);
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: stopped.id, verbose: false };
+    let status = node.cri().pod_sandbox_status(request).unwrap().status.unwrap();
+    assert_eq!(status.state(), cri::PodSandboxState::SandboxNotready);
+}
+
+#[test]
+fn images_survive_and_need_no_second_pull() {
+    let mut node = Node::start();
+    let id = node.pull(BUSYBOX);
+    node.crash();
+    let request = cri::ImageStatusRequest { image: Some(image(BUSYBOX)), ..Default::default() };
+    assert_eq!(node.cri().image_status(request).unwrap().image.unwrap().id, id);
+}
+
+#[test]
+fn a_crash_during_a_pull_leaves_a_store_that_works() {
+    let mut node = Node::start();
+    for delay_ms in [5, 20, 60, 150] {
+        let mut client = node.cri().images();
+        let request = cri::PullImageRequest { image: Some(image(BUSYBOX)), ..Default::default() };
+        node.cri().wait(async {
+            let pull = tokio::spawn(async move { client.pull_image(request).await });
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            pull.abort();
+        });
+        node.crash();
+    }
+    let pod = node.pod(pod("after"));
+    let id = node.launch(&pod, container("after", BUSYBOX, &["sleep", "1000"]));
+    assert_eq!(node.exec(&id, &["echo", "fine"]).stdout, "fine\n");
+}
+
+/// kill -9 in the middle of RunPodSandbox, CreateContainer or StartContainer: whatever the daemon says is there
+/// can be removed, and then nothing is left.
+#[test]
+fn a_crash_at_any_moment_of_a_pods_start_leaks_nothing() {
+    let mut node = Node::start();
+    node.pull(BUSYBOX);
+    for (round, delay_ms) in [1, 3, 6, 10, 15, 25, 40, 60].into_iter().enumerate() {
+        let mut config = pod(&format!("crash{round}"));
+        config.log_directory = node.work().join("logs").to_string_lossy().into_owned();
+        start_in_background(&node, config, Duration::from_millis(delay_ms));
+        node.crash();
+        node.remove_pods();
+        node.assert_clean();
+    }
+}
+
+fn start_in_background(node: &Node, config: cri::PodSandboxConfig, time: Duration) {
+    let mut client = node.cri().runtime();
+    node.cri().wait(async {
+        let work = tokio::spawn(async move {
+            let request = cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+            let Ok(pod) = client.run_pod_sandbox(request).await else { return };
+            let request = cri::CreateContainerRequest {
+                pod_sandbox_id: pod.into_inner().pod_sandbox_id,
+                config: Some(container("c", BUSYBOX, &["sleep", "1000"])),
+                sandbox_config: Some(config),
+            };
+            let Ok(made) = client.create_container(request).await else { return };
+            let container_id = made.into_inner().container_id;
+            let _ = client.start_container(cri::StartContainerRequest { container_id }).await;
+        });
+        tokio::time::sleep(time).await;
+        work.abort();
+    });
+}
+
+#[test]
+fn a_calm_restart_keeps_containers_running() {
+    let mut node = Node::start();
+    let pod = node.pod(pod("calm"));
+    let id = node.launch(&pod, container("calm", BUSYBOX, &["sh", "-c", TICKS]));
+    assert!(node.stop().success());
+    node.up();
+    assert_eq!(node.status(&id).state(), cri::ContainerState::ContainerRunning);
+    node.stop_container(&id, 0);
+}
+
+#[test]
+fn a_killed_shim_is_noticed() {
+    let node = Node::start();
+    let pod = node.pod(pod("shim"));
+    let id = node.launch(&pod, container("shim", BUSYBOX, &["sleep", "1000"]));
+    let daemon = node.pid().to_string();
+    let shims = node.place.processes().into_iter().filter(|process| {
+        process.command.starts_with("criquet-shim") && process.pid.to_string() != daemon
+    });
+    let mut killed = 0;
+    for shim in shims {
+        criquet_tests::run("kill", &["-9", &shim.pid.to_string()]).ok();
+        killed += 1;
+    }
+    assert!(killed > 0, "no shim was found among {:?}", node.place.processes());
+    let status = eventually("the container has ended", 20, || {
+        let status = node.status(&id);
+        (status.state() != cri::ContainerState::ContainerRunning).then_some(status)
+    });
+    assert_ne!(status.exit_code, 0, "{status:?}");
+}
