@@ -1,4 +1,8 @@
 //! `criquet-shim`: started by the daemon, once per container.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    criquet_shim::run(std::env::args())
+}
