@@ -23,7 +23,9 @@ pub(crate) fn arguments(pod: &Pod) -> Result<String> {
     ];
     for (key, value) in pairs {
         if value.contains([';', '=', '\0', '\n']) {
-            return Err(Error(format!("{key} {value:?} of the pod has a character that CNI_ARGS cannot hold")));
+            return Err(Error(format!(
+                "{key} {value:?} of the pod has a character that CNI_ARGS cannot hold"
+            )));
         }
     }
     Ok(pairs.map(|(key, value)| format!("{key}={value}")).join(";"))
@@ -67,9 +69,16 @@ pub(crate) fn of(pod: &Pod) -> Map<String, Value> {
 fn bandwidth(pod: &Pod) -> Option<Value> {
     let mut limits = Map::new();
     for (annotation, direction) in [(INGRESS, "ingress"), (EGRESS, "egress")] {
-        let Some(text) = pod.annotations.get(annotation) else { continue };
+        let Some(text) = pod.annotations.get(annotation) else {
+            continue;
+        };
         let Some(rate) = quantity(text) else {
-            tracing::warn!(pod = pod.id, annotation, text, "bandwidth is not a quantity and is ignored");
+            tracing::warn!(
+                pod = pod.id,
+                annotation,
+                text,
+                "bandwidth is not a quantity and is ignored"
+            );
             continue;
         };
         limits.insert(format!("{direction}Rate"), rate.into());
@@ -95,8 +104,9 @@ fn quantity(text: &str) -> Option<u64> {
         ("E", 1_000_000_000_000_000_000),
         ("", 1),
     ];
-    let (digits, factor) =
-        SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, u128::from(*factor))))?;
+    let (digits, factor) = SUFFIXES
+        .iter()
+        .find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, u128::from(*factor))))?;
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.len() <= 18;
     if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
@@ -123,7 +133,11 @@ mod tests {
 
     #[test]
     fn an_argument_cannot_start_another() {
-        let pod = Pod { id: "a".into(), name: "x;K8S_POD_UID=1".into(), ..Pod::default() };
+        let pod = Pod {
+            id: "a".into(),
+            name: "x;K8S_POD_UID=1".into(),
+            ..Pod::default()
+        };
         assert!(arguments(&pod).is_err());
     }
 
@@ -135,7 +149,10 @@ mod tests {
             protocol: Protocol::Udp,
             host_ip: None,
         };
-        let pod = Pod { ports: vec![port(0), port(8080)], ..Pod::default() };
+        let pod = Pod {
+            ports: vec![port(0), port(8080)],
+            ..Pod::default()
+        };
         assert_eq!(
             of(&pod)["portMappings"],
             json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "" }])

@@ -32,16 +32,28 @@ fn runtime_config(plugin: &Map<String, Value>, arguments: &Map<String, Value>) -
         .filter(|(_, wanted)| **wanted == Value::Bool(true))
         .filter_map(|(name, _)| Some((name.clone(), arguments.get(name)?.clone())))
         .collect();
-    if given.is_empty() { Value::Null } else { given.into() }
+    if given.is_empty() {
+        Value::Null
+    } else {
+        given.into()
+    }
 }
 
 fn input(record: &Record, plugin: &Map<String, Value>, previous: &Value) -> Value {
     let runtime = runtime_config(plugin, &record.capabilities);
-    derive(&record.config, plugin, &[("runtimeConfig", &runtime), ("prevResult", previous)])
+    derive(
+        &record.config,
+        plugin,
+        &[("runtimeConfig", &runtime), ("prevResult", previous)],
+    )
 }
 
 fn target<'a>(record: &'a Record, netns: &'a Path) -> Target<'a> {
-    Target { pod_id: &record.pod_id, netns, arguments: &record.arguments }
+    Target {
+        pod_id: &record.pod_id,
+        netns,
+        arguments: &record.arguments,
+    }
 }
 
 fn of(record: &Record) -> String {
@@ -58,7 +70,11 @@ pub(crate) async fn add(bin_dirs: &[PathBuf], record: &Record) -> Result<Value> 
             .await
             .map_err(|error| Error(format!("{}: {error}", of(record))))?;
         if !result.is_object() {
-            return Err(Error(format!("{}: plugin {}: ADD printed no result", of(record), plugin_type(plugin))));
+            return Err(Error(format!(
+                "{}: plugin {}: ADD printed no result",
+                of(record),
+                plugin_type(plugin)
+            )));
         }
     }
     Ok(result)
@@ -67,13 +83,23 @@ pub(crate) async fn add(bin_dirs: &[PathBuf], record: &Record) -> Result<Value> 
 /// Runs DEL of all plugins in reverse. One that fails keeps none of the others from its turn: a plugin
 /// whose binary is gone must not leak the address of the one below it.
 pub(crate) async fn delete(bin_dirs: &[PathBuf], record: &Record, result: Option<&Value>) -> Result<()> {
-    let netns = if is_namespace(&record.netns) { record.netns.as_path() } else { Path::new("") };
+    let netns = if is_namespace(&record.netns) {
+        record.netns.as_path()
+    } else {
+        Path::new("")
+    };
     let null = Value::Null;
     let previous = result.filter(|_| record.config.speaks("0.4.0")).unwrap_or(&null);
     let mut problems = Vec::new();
     for plugin in record.config.plugins.iter().rev() {
         let input = input(record, plugin, previous);
-        let run = plugin::run(bin_dirs, plugin_type(plugin), Verb::Del, &input, Some(target(record, netns)));
+        let run = plugin::run(
+            bin_dirs,
+            plugin_type(plugin),
+            Verb::Del,
+            &input,
+            Some(target(record, netns)),
+        );
         if let Err(error) = run.await {
             problems.push(error.to_string());
         }
@@ -90,7 +116,11 @@ fn is_namespace(path: &Path) -> bool {
 }
 
 fn all_well(problems: Vec<String>, of: impl Fn() -> String) -> Result<()> {
-    if problems.is_empty() { Ok(()) } else { Err(Error(format!("{}: {}", of(), problems.join("; ")))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error(format!("{}: {}", of(), problems.join("; "))))
+    }
 }
 
 /// Runs CHECK of all plugins, where the configuration has it and allows it.
@@ -100,9 +130,15 @@ pub(crate) async fn check(bin_dirs: &[PathBuf], record: &Record, result: &Value)
     }
     for plugin in &record.config.plugins {
         let input = input(record, plugin, result);
-        plugin::run(bin_dirs, plugin_type(plugin), Verb::Check, &input, Some(target(record, &record.netns)))
-            .await
-            .map_err(|error| Error(format!("{}: {error}", of(record))))?;
+        plugin::run(
+            bin_dirs,
+            plugin_type(plugin),
+            Verb::Check,
+            &input,
+            Some(target(record, &record.netns)),
+        )
+        .await
+        .map_err(|error| Error(format!("{}: {error}", of(record))))?;
     }
     Ok(())
 }
@@ -112,13 +148,18 @@ pub(crate) async fn collect(bin_dirs: &[PathBuf], config: &NetworkConfig, valid:
     if config.disable_gc || !config.speaks("1.1.0") {
         return Ok(());
     }
-    let attachments: Vec<Value> =
-        valid.iter().map(|id| json!({ "containerID": id, "ifname": INTERFACE })).collect();
+    let attachments: Vec<Value> = valid
+        .iter()
+        .map(|id| json!({ "containerID": id, "ifname": INTERFACE }))
+        .collect();
     let attachments = Value::from(attachments);
     let mut problems = Vec::new();
     for plugin in &config.plugins {
         // The specification's first text had the second name.
-        let added = [("cni.dev/valid-attachments", &attachments), ("cni.dev/attachments", &attachments)];
+        let added = [
+            ("cni.dev/valid-attachments", &attachments),
+            ("cni.dev/attachments", &attachments),
+        ];
         let input = derive(config, plugin, &added);
         if let Err(error) = plugin::run(bin_dirs, plugin_type(plugin), Verb::Gc, &input, None).await {
             problems.push(error.to_string());
@@ -147,10 +188,17 @@ pub(crate) async fn validate(bin_dirs: &[PathBuf], config: &NetworkConfig) -> Re
         let kind = plugin_type(plugin);
         let of = |error: &dyn std::fmt::Display| Error(format!("network {}: {error}", config.name));
         let question = json!({ "cniVersion": config.version });
-        let answer = plugin::run(bin_dirs, kind, Verb::Version, &question, None).await.map_err(|error| of(&error))?;
-        let Some(supported) = answer.get("supportedVersions").and_then(Value::as_array) else { continue };
+        let answer = plugin::run(bin_dirs, kind, Verb::Version, &question, None)
+            .await
+            .map_err(|error| of(&error))?;
+        let Some(supported) = answer.get("supportedVersions").and_then(Value::as_array) else {
+            continue;
+        };
         if !supported.iter().any(|version| version == config.version.as_str()) {
-            return Err(of(&format!("plugin {kind} does not speak CNI version {}", config.version)));
+            return Err(of(&format!(
+                "plugin {kind} does not speak CNI version {}",
+                config.version
+            )));
         }
     }
     Ok(())
@@ -178,7 +226,11 @@ mod tests {
             plugins: vec![],
         };
         assert_eq!(
-            derive(&config, plugin, &[("runtimeConfig", &runtime), ("prevResult", &Value::Null)]),
+            derive(
+                &config,
+                plugin,
+                &[("runtimeConfig", &runtime), ("prevResult", &Value::Null)]
+            ),
             json!({ "type": "x", "own": 2, "name": "n", "cniVersion": "1.0.0", "runtimeConfig": { "portMappings": [1] } })
         );
     }

@@ -39,7 +39,11 @@ impl NetworkConfig {
 
     /// The network of a host without configuration.
     pub(crate) fn builtin(builtin: &Builtin) -> Self {
-        let default = if builtin.subnet.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        let default = if builtin.subnet.addr().is_ipv4() {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        };
         let plugins = json!([
             {
                 "type": "bridge", "bridge": builtin.bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
@@ -95,7 +99,9 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, String> {
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| format!("read folder {}: {error}", dir.display()))?.path();
+        let path = entry
+            .map_err(|error| format!("read folder {}: {error}", dir.display()))?
+            .path();
         let extension = path.extension().and_then(|extension| extension.to_str());
         if matches!(extension, Some("conflist" | "conf" | "json")) && !path.is_dir() {
             files.push(path);
@@ -131,7 +137,10 @@ fn read(dir: &Path, file: &Path) -> Result<NetworkConfig, String> {
 /// CNI 1.1: a list without inlined plugins finds them in the folder that has its name.
 fn loose_plugins(dir: &Path) -> Result<Vec<Map<String, Value>>, String> {
     let mut plugins = Vec::new();
-    for file in files(dir)?.iter().filter(|file| file.extension().is_some_and(|extension| extension == "conf")) {
+    for file in files(dir)?
+        .iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "conf"))
+    {
         let text = fs::read(file).map_err(|error| format!("read {}: {error}", file.display()))?;
         plugins.push(serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?);
     }
@@ -145,7 +154,9 @@ fn parse(value: Map<String, Value>, is_list: bool, source: &str) -> Result<Netwo
         None => return Err("it has no name".into()),
     };
     if !is_name(&name) {
-        return Err(format!("its name {name:?} has characters other than letters, digits, _, . and -"));
+        return Err(format!(
+            "its name {name:?} has characters other than letters, digits, _, . and -"
+        ));
     }
     let mut config = NetworkConfig {
         source: source.into(),
@@ -165,7 +176,9 @@ fn parse(value: Map<String, Value>, is_list: bool, source: &str) -> Result<Netwo
     match value.get("plugins") {
         Some(Value::Array(plugins)) => {
             for plugin in plugins {
-                let Value::Object(plugin) = plugin else { return Err("a plugin is not an object".into()) };
+                let Value::Object(plugin) = plugin else {
+                    return Err("a plugin is not an object".into());
+                };
                 config.plugins.push(plugin.clone());
             }
         }
@@ -198,7 +211,11 @@ fn version(value: &Map<String, Value>) -> Result<String, String> {
     }
     let newest = VERSIONS.iter().rev().find(|known| offered.contains(known));
     newest.map(|version| (*version).to_owned()).ok_or_else(|| {
-        format!("its cniVersion {} is not one of {}", offered.join(", "), VERSIONS.join(", "))
+        format!(
+            "its cniVersion {} is not one of {}",
+            offered.join(", "),
+            VERSIONS.join(", ")
+        )
     })
 }
 
@@ -220,7 +237,9 @@ pub(crate) fn is_name(name: &str) -> bool {
     const NAME_BYTES_MAX: usize = 200;
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.len() <= NAME_BYTES_MAX
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 fn check_type(plugin: &Map<String, Value>) -> Result<(), String> {

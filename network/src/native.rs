@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use criquet_sys::namespace;
@@ -24,6 +23,7 @@ pub(crate) mod rules;
 
 use lease::{Lease, Store};
 use plan::{Plan, Route};
+use rules::Rules;
 
 /// The pod's interface, as every Kubernetes runtime names it.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -78,9 +78,10 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(Refusal) -> Error {
 }
 
 /// Attaches the pod and gives the CNI result. What is done half when it fails is undone by [`detach`].
-pub(crate) fn attach(request: &Request<'_>, known: &Mutex<rules::Known>) -> Result<Value> {
+pub(crate) fn attach(request: &Request<'_>, rules: &Rules) -> Result<Value> {
     let plan = request.plan;
-    let netns = namespace::open(request.netns).map_err(|error| Error(format!("open network namespace: {error}")))?;
+    let netns =
+        namespace::open(request.netns).map_err(|error| Error(format!("open network namespace: {error}")))?;
     let store = Store::new(&plan.data_dir, request.network);
     let leases = store.lease(&plan.ranges, request.pod_id, INTERFACE)?;
     let mut socket = Socket::route().map_err(failed("open a route socket"))?;
@@ -88,41 +89,76 @@ pub(crate) fn attach(request: &Request<'_>, known: &Mutex<rules::Known>) -> Resu
     let host_name = add_veth(&mut socket, plan, &bridge, netns.as_fd())?;
     let routes = routes(plan, &leases);
     let inside = || configure_pod(&leases, &routes);
-    let pod_link = namespace::in_netns(netns.as_fd(), inside)
-        .map_err(|error| Error(format!("enter network namespace {}: {error}", request.netns.display())))??;
+    let pod_link = namespace::in_netns(netns.as_fd(), inside).map_err(|error| {
+        Error(format!(
+            "enter network namespace {}: {error}",
+            request.netns.display()
+        ))
+    })??;
     let ports = if plan.host_ports { request.ports } else { &[] };
     if !ports.is_empty() {
         bridge::allow_localhost(&plan.bridge.name)?;
     }
     let addresses: Vec<IpNet> = leases.iter().map(|lease| lease.address).collect();
-    rules::add(known, &rules::Wanted { addresses, masquerade: plan.bridge.masquerade, ports: ports.to_vec() })?;
+    rules.add(&rules::Wanted {
+        addresses,
+        masquerade: plan.bridge.masquerade,
+        ports: ports.to_vec(),
+    })?;
     let host_link = wait_for_carrier(&mut socket, &host_name)?;
-    Ok(result(request, &[(&plan.bridge.name, &bridge), (&host_name, &host_link)], &pod_link, &leases, &routes))
+    Ok(result(
+        request,
+        &[(&plan.bridge.name, &bridge), (&host_name, &host_link)],
+        &pod_link,
+        &leases,
+        &routes,
+    ))
 }
 
-fn add_veth(socket: &mut Socket, plan: &Plan, bridge: &Link, netns: std::os::fd::BorrowedFd<'_>) -> Result<String> {
+fn add_veth(
+    socket: &mut Socket,
+    plan: &Plan,
+    bridge: &Link,
+    netns: std::os::fd::BorrowedFd<'_>,
+) -> Result<String> {
     let mut last = None;
     for _ in 0..NAME_TRIES {
         let random = getrandom::u32().map_err(|error| Error(format!("make a random link name: {error}")))?;
         let name = format!("veth{random:08x}");
-        let veth =
-            Veth { name: &name, master: bridge.index, peer: INTERFACE, netns, mtu: plan.bridge.mtu };
+        let veth = Veth {
+            name: &name,
+            master: bridge.index,
+            peer: INTERFACE,
+            netns,
+            mtu: plan.bridge.mtu,
+        };
         match socket.add_veth(&veth) {
             Ok(()) => {
                 // We want to own the routes of this link (CVE-2020-10749); no IPv6, no file.
                 set_quietly(&format!("sys/net/ipv6/conf/{name}/accept_ra"), "0");
                 if plan.bridge.hairpin {
-                    let index = socket.link(&name).map_err(failed(format!("look at link {name}")))?.map(|link| link.index);
-                    socket.set_hairpin(index.unwrap_or_default()).map_err(failed(format!("set hairpin mode of {name}")))?;
+                    let index = socket
+                        .link(&name)
+                        .map_err(failed(format!("look at link {name}")))?
+                        .map(|link| link.index);
+                    socket
+                        .set_hairpin(index.unwrap_or_default())
+                        .map_err(failed(format!("set hairpin mode of {name}")))?;
                 }
                 return Ok(name);
             }
             Err(refusal) if refusal.is(EEXIST) => last = Some(refusal),
-            Err(refusal) => return Err(failed(format!("add link {name} to bridge {}", plan.bridge.name))(refusal)),
+            Err(refusal) => {
+                return Err(failed(format!("add link {name} to bridge {}", plan.bridge.name))(
+                    refusal,
+                ));
+            }
         }
     }
     let reason = last.map(|refusal| refusal.to_string()).unwrap_or_default();
-    Err(Error(format!("add a link pair for {INTERFACE}: a name is taken: {reason}")))
+    Err(Error(format!(
+        "add a link pair for {INTERFACE}: a name is taken: {reason}"
+    )))
 }
 
 /// The pod's routes: those of the configuration, and the default one where the bridge is the gateway.
@@ -133,8 +169,15 @@ fn routes(plan: &Plan, leases: &[Lease]) -> Vec<Route> {
             let v4 = lease.address.addr().is_ipv4();
             let is_default = |route: &Route| route.dst.prefix_len() == 0 && route.dst.addr().is_ipv4() == v4;
             if !routes.iter().any(|route| is_default(route) && route.gw.is_some()) {
-                let any = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-                routes.extend(IpNet::new(any, 0).map(|dst| Route { dst, gw: Some(lease.gateway) }));
+                let any = if v4 {
+                    IpAddr::from([0; 4])
+                } else {
+                    IpAddr::from([0; 16])
+                };
+                routes.extend(IpNet::new(any, 0).map(|dst| Route {
+                    dst,
+                    gw: Some(lease.gateway),
+                }));
             }
         }
     }
@@ -165,13 +208,20 @@ fn configure_pod(leases: &[Lease], routes: &[Route]) -> Result<Link> {
         set_quietly(&format!("sys/net/ipv6/conf/{INTERFACE}/keep_addr_on_down"), "1");
     }
     for lease in leases {
-        socket.add_address(link.index, lease.address).map_err(failed(format!("add address {} in the pod", lease.address)))?;
+        socket
+            .add_address(link.index, lease.address)
+            .map_err(failed(format!("add address {} in the pod", lease.address)))?;
     }
-    socket.set_up(link.index).map_err(failed(format!("set {INTERFACE} up in the pod")))?;
+    socket
+        .set_up(link.index)
+        .map_err(failed(format!("set {INTERFACE} up in the pod")))?;
     for route in routes {
         let v4 = route.dst.addr().is_ipv4();
         let gateway = route.gw.or_else(|| {
-            leases.iter().map(|lease| lease.gateway).find(|gateway| gateway.is_ipv4() == v4)
+            leases
+                .iter()
+                .map(|lease| lease.gateway)
+                .find(|gateway| gateway.is_ipv4() == v4)
         });
         socket
             .add_route(link.index, route.dst, gateway)
@@ -200,7 +250,9 @@ fn wait_for_carrier(socket: &mut Socket, name: &str) -> Result<Link> {
             return Ok(link);
         }
         if Instant::now() > deadline {
-            return Err(Error(format!("bridge port {name} carries no packets after {CARRIER_TIMEOUT:?}")));
+            return Err(Error(format!(
+                "bridge port {name} carries no packets after {CARRIER_TIMEOUT:?}"
+            )));
         }
         std::thread::sleep(CARRIER_POLL);
     }
@@ -213,8 +265,10 @@ fn result(
     leases: &[Lease],
     routes: &[Route],
 ) -> Value {
-    let mut interfaces: Vec<Value> =
-        host_links.iter().map(|(name, link)| json!({ "name": name, "mac": link.mac_text() })).collect();
+    let mut interfaces: Vec<Value> = host_links
+        .iter()
+        .map(|(name, link)| json!({ "name": name, "mac": link.mac_text() }))
+        .collect();
     interfaces.push(json!({ "name": INTERFACE, "mac": pod_link.mac_text(), "sandbox": request.netns }));
     let old = request.version.starts_with("0.");
     let ips: Vec<Value> = leases
@@ -244,14 +298,19 @@ fn result(
 
 /// Gives back what an attachment took. The link goes with its namespace; while that lives on, and
 /// only then, the link must be deleted by whoever keeps the namespace.
-pub(crate) fn detach(attached: &Attached, pod_id: &str, known: Option<Vec<IpAddr>>) -> Result<()> {
+pub(crate) fn detach(
+    attached: &Attached,
+    pod_id: &str,
+    known: Option<Vec<IpAddr>>,
+    rules: &Rules,
+) -> Result<()> {
     let store = attached.store();
     let addresses = match known {
         Some(addresses) => addresses,
         None => store.of(pod_id, INTERFACE)?,
     };
     // The address must not be another pod's before the rules are gone.
-    rules::remove(&addresses, attached)?;
+    rules.remove(&addresses, attached)?;
     store.release_known(&addresses, pod_id, INTERFACE)
 }
 
@@ -264,14 +323,19 @@ pub(crate) fn check(attached: &Attached, pod_id: &str, netns: &Path, addresses: 
     let fd = namespace::open(netns).map_err(|error| Error(format!("open network namespace: {error}")))?;
     let look = || {
         let mut socket = Socket::route()?;
-        let Some(link) = socket.link(INTERFACE)? else { return Ok(None) };
+        let Some(link) = socket.link(INTERFACE)? else {
+            return Ok(None);
+        };
         socket.addresses(link.index).map(Some)
     };
     let found = namespace::in_netns(fd.as_fd(), look)
         .map_err(|error| Error(format!("enter network namespace {}: {error}", netns.display())))?
         .map_err(failed(format!("look at {INTERFACE} in the pod")))?
         .ok_or_else(|| Error(format!("{INTERFACE} is gone from the pod")))?;
-    match addresses.iter().find(|address| !found.iter().any(|net| net.addr() == **address)) {
+    match addresses
+        .iter()
+        .find(|address| !found.iter().any(|net| net.addr() == **address))
+    {
         Some(missing) => Err(Error(format!("address {missing} is gone from the pod"))),
         None => Ok(()),
     }

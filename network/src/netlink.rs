@@ -30,7 +30,6 @@ const HEADER: usize = 16;
 /// The largest datagram that the kernel makes for a dump (`NLMSG_GOODSIZE` grows up to 32 KiB).
 const ANSWER_BYTES: usize = 64 * 1024;
 
-pub(crate) const EPERM: i32 = 1;
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EEXIST: i32 = 17;
@@ -66,7 +65,11 @@ impl std::error::Error for Refusal {}
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         // A socket that fails without a number is a broken one: EIO.
-        Self { errno: error.raw_os_error().unwrap_or(5), at: 0, sentence: None }
+        Self {
+            errno: error.raw_os_error().unwrap_or(5),
+            at: 0,
+            sentence: None,
+        }
     }
 }
 
@@ -175,7 +178,9 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 
 /// The first attribute of `kind`.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    attributes(bytes)
+        .find(|(found, _)| *found == kind)
+        .map(|(_, value)| value)
 }
 
 /// A text attribute without its closing zero.
@@ -186,7 +191,10 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 
 /// A number in host byte order.
 pub(crate) fn number(bytes: &[u8]) -> u32 {
-    bytes.get(..4).and_then(|head| head.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    bytes
+        .get(..4)
+        .and_then(|head| head.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
 }
 
 /// One message of an answer, without the netlink header.
@@ -197,6 +205,14 @@ pub(crate) struct Socket {
     raw: RawSocket,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Socket {
@@ -213,7 +229,11 @@ impl Socket {
         raw.bind_auto()?;
         raw.connect(&SocketAddr::new(0, 0))?;
         raw.set_ext_ack(true)?;
-        Ok(Self { raw, sequence: 0, buffer: Vec::with_capacity(ANSWER_BYTES) })
+        Ok(Self {
+            raw,
+            sequence: 0,
+            buffer: Vec::with_capacity(ANSWER_BYTES),
+        })
     }
 
     /// Sends a request and waits for the acknowledgement; gives what came before it.
@@ -246,10 +266,12 @@ impl Socket {
             bytes.extend_from_slice(message.finish(self.sequence, if at == last_at { NLM_F_ACK } else { 0 }));
         }
         self.raw.send(&bytes, 0)?;
-        self.answers(first, self.sequence - 1).map(drop).map_err(|mut refusal| {
-            refusal.at = refusal.at.saturating_sub(1);
-            refusal
-        })
+        self.answers(first, self.sequence - 1)
+            .map(drop)
+            .map_err(|mut refusal| {
+                refusal.at = refusal.at.saturating_sub(1);
+                refusal
+            })
     }
 
     /// Reads until `last` is acknowledged or one of the requests is refused.
@@ -317,9 +339,19 @@ fn acknowledgement(flags: u16, payload: &[u8], at: usize) -> Option<Refusal> {
     }
     let mut sentence = None;
     if flags & NLM_F_ACK_TLVS != 0 {
-        let echoed = if flags & NLM_F_CAPPED != 0 { HEADER } else { number(payload.get(4..).unwrap_or_default()) as usize };
-        let tlvs = payload.get((4 + echoed).next_multiple_of(4)..).unwrap_or_default();
+        let echoed = if flags & NLM_F_CAPPED != 0 {
+            HEADER
+        } else {
+            number(payload.get(4..).unwrap_or_default()) as usize
+        };
+        let tlvs = payload
+            .get((4 + echoed).next_multiple_of(4)..)
+            .unwrap_or_default();
         sentence = attribute(tlvs, NLMSGERR_ATTR_MSG).map(|bytes| text(bytes).to_owned());
     }
-    Some(Refusal { errno: -code, at, sentence })
+    Some(Refusal {
+        errno: -code,
+        at,
+        sentence,
+    })
 }

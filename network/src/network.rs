@@ -1,7 +1,6 @@
 //! The host's network: which configuration is in force, and attaching, detaching and collecting by it.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,8 @@ use serde_json::{Value, json};
 use crate::config::{self, NetworkConfig};
 use crate::native::lease::Store;
 use crate::native::plan::Plan;
-use crate::native::{self, Attached, forward, rules};
+use crate::native::rules::Rules;
+use crate::native::{self, Attached, forward};
 use crate::record::{Record, Records};
 use crate::{Attachment, Error, Options, Pod, Result, chain, result};
 
@@ -30,7 +30,7 @@ pub struct Network {
 struct Inner {
     options: Options,
     records: Records,
-    known: Mutex<rules::Known>,
+    rules: Rules,
     pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Attached by this process, and when.
     recent: Mutex<HashMap<String, Instant>>,
@@ -46,7 +46,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error(format!("network work ended early: {error}")))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error(format!("network work ended early: {error}")))?
 }
 
 impl Network {
@@ -61,7 +63,7 @@ impl Network {
             inner: Arc::new(Inner {
                 options,
                 records,
-                known: Mutex::default(),
+                rules: Rules::default(),
                 pods: Mutex::default(),
                 recent: Mutex::default(),
                 working: tokio::sync::RwLock::new(()),
@@ -129,7 +131,11 @@ impl Network {
     /// # Errors
     /// What is wrong with it, or the pod is not attached.
     pub async fn check(&self, pod_id: &str) -> Result<()> {
-        let record = self.inner.records.get(pod_id)?.ok_or_else(|| Error(format!("pod {pod_id} is not attached")))?;
+        let record = self
+            .inner
+            .records
+            .get(pod_id)?
+            .ok_or_else(|| Error(format!("pod {pod_id} is not attached")))?;
         let result = self.inner.records.result(pod_id).unwrap_or_default();
         let Some(attached) = record.native.clone() else {
             return chain::check(&self.inner.options.bin_dirs, &record, &result).await;
@@ -180,12 +186,26 @@ impl Network {
     }
 }
 
+/// How far an attachment came in one go.
+enum Begun {
+    /// There was a record already.
+    Before(Record),
+    Native(Record, Result<Value>),
+    /// Binaries are to run.
+    Chain(Record),
+}
+
 async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    task.await.map_err(|error| Error(format!("network work ended early: {error}")))?
+    task.await
+        .map_err(|error| Error(format!("network work ended early: {error}")))?
 }
 
 fn all_well(problems: Vec<String>) -> Result<()> {
-    if problems.is_empty() { Ok(()) } else { Err(Error(problems.join("; "))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error(problems.join("; ")))
+    }
 }
 
 impl Inner {
@@ -221,22 +241,26 @@ impl Inner {
         let lock = self.pod_lock(&pod.id);
         let _one_per_pod = lock.lock().await;
         let _working = self.working.read().await;
-        if let Some(record) = self.records.get(&pod.id)? {
-            self.undo(record).await?;
-        }
-        let inner = self.clone();
-        let (config, plan) = blocking(move || inner.current()).await?;
-        let plan = plan.map_err(|why| tracing::debug!(network = config.name, why, "plugins run as binaries")).ok();
-        let ports: Vec<_> = pod.ports.iter().filter(|port| port.host_port != 0).cloned().collect();
-        let native = plan.as_ref().map(|plan| Attached::of(plan, &config.name, &ports));
-        let record = Record::new(pod, config, native)?;
         locked(&self.recent).insert(pod.id.clone(), Instant::now());
-        let added = match plan {
-            Some(plan) => self.attach_native(record.clone(), plan, ports).await,
-            None => self.attach_chain(&record).await,
+        let (inner, wanted) = (self.clone(), pod.clone());
+        let mut begun = blocking(move || inner.begin(&wanted)).await?;
+        if let Begun::Before(record) = begun {
+            // A half one of an earlier life.
+            self.undo(record).await?;
+            let (inner, wanted) = (self.clone(), pod.clone());
+            begun = blocking(move || inner.begin(&wanted)).await?;
+        }
+        let (record, added) = match begun {
+            Begun::Before(record) => return Err(Error(format!("pod {} is attached already", record.pod))),
+            Begun::Native(record, added) => (record, added),
+            Begun::Chain(record) => {
+                let added = self.attach_chain(&record).await;
+                (record, added)
+            }
         };
         let attachment = added.and_then(|result| {
-            result::attachment(&result).map_err(|problem| Error(format!("network {}: {problem}", record.config.name)))
+            result::attachment(&result)
+                .map_err(|problem| Error(format!("network {}: {problem}", record.config.name)))
         });
         let error = match attachment {
             Ok(attachment) => return Ok(attachment),
@@ -244,42 +268,63 @@ impl Inner {
         };
         match self.undo(record).await {
             Ok(()) => Err(error),
-            Err(also) => Err(Error(format!("{error}; and to undo it failed, which will be retried: {also}"))),
+            Err(also) => Err(Error(format!(
+                "{error}; and to undo it failed, which will be retried: {also}"
+            ))),
         }
     }
 
-    async fn attach_native(
-        self: &Arc<Self>,
-        record: Record,
-        plan: Plan,
-        ports: Vec<crate::PortMapping>,
-    ) -> Result<Value> {
-        let inner = self.clone();
-        blocking(move || {
-            inner.records.begin(&record)?;
-            let request = native::Request {
-                pod_id: &record.pod_id,
-                netns: &record.netns,
-                network: &record.config.name,
-                version: &record.config.version,
-                plan: &plan,
-                ports: &ports,
-            };
-            let result = native::attach(&request, &inner.known)
-                .map_err(|error| Error(format!("network {} of pod {}: {error}", record.config.name, record.pod)))?;
-            inner.records.finish(&record.pod_id, &result, false)?;
-            Ok(result)
-        })
-        .await
+    /// Records the attachment, and makes it if that is done in process.
+    fn begin(&self, pod: &Pod) -> Result<Begun> {
+        if let Some(record) = self.records.get(&pod.id)? {
+            return Ok(Begun::Before(record));
+        }
+        let (config, plan) = self.current()?;
+        let ports: Vec<_> = pod
+            .ports
+            .iter()
+            .filter(|port| port.host_port != 0)
+            .cloned()
+            .collect();
+        let native = plan
+            .as_ref()
+            .ok()
+            .map(|plan| Attached::of(plan, &config.name, &ports));
+        let record = Record::new(pod, config, native)?;
+        self.records.begin(&record)?;
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(why) => {
+                tracing::debug!(network = record.config.name, why, "plugins run as binaries");
+                return Ok(Begun::Chain(record));
+            }
+        };
+        let request = native::Request {
+            pod_id: &record.pod_id,
+            netns: &record.netns,
+            network: &record.config.name,
+            version: &record.config.version,
+            plan: &plan,
+            ports: &ports,
+        };
+        let added = native::attach(&request, &self.rules)
+            .map_err(|error| {
+                Error(format!(
+                    "network {} of pod {}: {error}",
+                    record.config.name, record.pod
+                ))
+            })
+            .and_then(|result| {
+                self.records
+                    .finish(&record.pod_id, &result, false)
+                    .map(|()| result)
+            });
+        Ok(Begun::Native(record, added))
     }
 
     async fn attach_chain(self: &Arc<Self>, record: &Record) -> Result<Value> {
-        let (inner, begun) = (self.clone(), record.clone());
-        blocking(move || {
-            inner.records.begin(&begun)?;
-            native::loopback_up(&begun.netns)
-        })
-        .await?;
+        let netns = record.netns.clone();
+        blocking(move || native::loopback_up(&netns)).await?;
         let result = chain::add(&self.options.bin_dirs, record).await?;
         let (inner, id, kept) = (self.clone(), record.pod_id.clone(), result.clone());
         blocking(move || inner.records.finish(&id, &kept, true)).await?;
@@ -290,36 +335,66 @@ impl Inner {
         let lock = self.pod_lock(pod_id);
         let _one_per_pod = lock.lock().await;
         let _working = self.working.read().await;
-        match self.records.get(pod_id)? {
-            Some(record) => self.undo(record).await,
-            None => Ok(()),
+        let (inner, id) = (self.clone(), pod_id.to_owned());
+        let left = blocking(move || match inner.records.get(&id)? {
+            Some(record) => inner.undo_native(record),
+            None => Ok(None),
+        });
+        if let Some(record) = left.await? {
+            self.undo_chain(&record).await?;
         }
+        locked(&self.recent).remove(pod_id);
+        Ok(())
     }
 
     /// Gives back what the record says, and then forgets it.
     async fn undo(self: &Arc<Self>, record: Record) -> Result<()> {
-        let id = record.pod_id.clone();
         let inner = self.clone();
-        if let Some(attached) = record.native.clone() {
-            blocking(move || {
-                let known = inner.records.result(&record.pod_id).and_then(|result| result::attachment(&result).ok());
-                native::detach(&attached, &record.pod_id, known.map(|attachment| attachment.ips))
-                    .map_err(|error| Error(format!("network {} of pod {}: {error}", record.config.name, record.pod)))?;
-                inner.records.remove(&record.pod_id)
-            })
-            .await?;
-        } else {
-            let result = self.records.result(&record.pod_id);
-            chain::delete(&self.options.bin_dirs, &record, result.as_ref()).await?;
-            blocking(move || inner.records.remove(&record.pod_id)).await?;
+        match blocking(move || inner.undo_native(record)).await? {
+            Some(record) => self.undo_chain(&record).await,
+            None => Ok(()),
         }
-        locked(&self.recent).remove(&id);
-        Ok(())
+    }
+
+    /// Gives the record back if it is one of binaries.
+    fn undo_native(&self, record: Record) -> Result<Option<Record>> {
+        let Some(attached) = &record.native else {
+            return Ok(Some(record));
+        };
+        let known = self
+            .records
+            .result(&record.pod_id)
+            .and_then(|result| result::attachment(&result).ok());
+        native::detach(
+            attached,
+            &record.pod_id,
+            known.map(|attachment| attachment.ips),
+            &self.rules,
+        )
+        .map_err(|error| {
+            Error(format!(
+                "network {} of pod {}: {error}",
+                record.config.name, record.pod
+            ))
+        })?;
+        self.records.remove(&record.pod_id)?;
+        Ok(None)
+    }
+
+    async fn undo_chain(self: &Arc<Self>, record: &Record) -> Result<()> {
+        let result = self.records.result(&record.pod_id);
+        chain::delete(&self.options.bin_dirs, record, result.as_ref()).await?;
+        let (inner, id) = (self.clone(), record.pod_id.clone());
+        blocking(move || inner.records.remove(&id)).await
     }
 
     async fn collect(self: &Arc<Self>, live: HashSet<String>) -> Result<()> {
         let mut problems = Vec::new();
-        let is_recent = |id: &str| locked(&self.recent).get(id).is_some_and(|at| at.elapsed() < COLLECT_GRACE);
+        let is_recent = |id: &str| {
+            locked(&self.recent)
+                .get(id)
+                .is_some_and(|at| at.elapsed() < COLLECT_GRACE)
+        };
         for id in self.records.ids()? {
             if !live.contains(&id)
                 && !is_recent(&id)
@@ -340,7 +415,11 @@ impl Inner {
             let mut valid = Vec::new();
             for id in self.records.ids()? {
                 let record = self.records.get(&id)?;
-                valid.extend(record.filter(|record| record.config.name == config.name).map(|record| record.pod_id));
+                valid.extend(
+                    record
+                        .filter(|record| record.config.name == config.name)
+                        .map(|record| record.pod_id),
+                );
             }
             let collected = chain::collect(&self.options.bin_dirs, &config, &valid).await;
             problems.extend(collected.err().map(|error| error.0));
@@ -357,7 +436,9 @@ impl Inner {
         }
         let mut addresses = HashSet::new();
         for id in self.records.ids()? {
-            let Some(record) = self.records.get(&id)? else { continue };
+            let Some(record) = self.records.get(&id)? else {
+                continue;
+            };
             if let Some(attached) = record.native {
                 addresses.extend(attached.addresses(&id)?);
                 networks.insert((attached.data_dir, attached.network));
@@ -373,18 +454,13 @@ impl Inner {
                 }
             }
         }
-        self.keep_rules(&addresses)
-    }
-
-    fn keep_rules(&self, addresses: &HashSet<IpAddr>) -> Result<()> {
-        rules::retain(addresses)
+        self.rules.retain(&addresses)
     }
 
     fn wipe(&self) -> Result<()> {
         let mut problems = Vec::new();
         let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.0));
-        note(rules::wipe());
-        locked(&self.known).clone_from(&rules::Known::default());
+        note(self.rules.wipe());
         note(forward::wipe());
         if let Some(builtin) = &self.options.builtin {
             note(native::bridge::wipe(&builtin.bridge));
@@ -394,7 +470,10 @@ impl Inner {
             && let Err(error) = std::fs::remove_dir_all(&self.options.cache_dir)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            return Err(Error(format!("remove folder {}: {error}", self.options.cache_dir.display())));
+            return Err(Error(format!(
+                "remove folder {}: {error}",
+                self.options.cache_dir.display()
+            )));
         }
         all_well(problems)
     }

@@ -72,10 +72,14 @@ pub(crate) fn find(bin_dirs: &[PathBuf], kind: &str) -> Result<PathBuf> {
     if !is_name(kind) {
         return Err(Error(format!("plugin type {kind:?} is not the name of a file")));
     }
-    bin_dirs.iter().map(|dir| dir.join(kind)).find(|path| path.is_file()).ok_or_else(|| {
-        let dirs: Vec<String> = bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
-        Error(format!("plugin {kind} is not in {}", dirs.join(", ")))
-    })
+    bin_dirs
+        .iter()
+        .map(|dir| dir.join(kind))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            let dirs: Vec<String> = bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
+            Error(format!("plugin {kind} is not in {}", dirs.join(", ")))
+        })
 }
 
 /// Runs a plugin and gives what it printed.
@@ -116,11 +120,17 @@ async fn run_within(
         }
         Err(_) => {
             end(&mut child, group).await;
-            return Err(failed(format!("did not finish within {} s and was ended", timeout.as_secs_f32())));
+            return Err(failed(format!(
+                "did not finish within {} s and was ended",
+                timeout.as_secs_f32()
+            )));
         }
     };
     if !status.success() {
-        return Err(failed(format!("failed: {}", complaint(&stdout, &stderr, &status.to_string()))));
+        return Err(failed(format!(
+            "failed: {}",
+            complaint(&stdout, &stderr, &status.to_string())
+        )));
     }
     if stdout.trim_ascii().is_empty() {
         return Ok(Value::Null);
@@ -168,7 +178,11 @@ async fn converse(
         }
         Ok(())
     };
-    let ((), stdout, stderr) = tokio::try_join!(write, collect(stdout, STDOUT_BYTES_MAX, true), collect(stderr, STDERR_BYTES_MAX, false))?;
+    let ((), stdout, stderr) = tokio::try_join!(
+        write,
+        collect(stdout, STDOUT_BYTES_MAX, true),
+        collect(stderr, STDERR_BYTES_MAX, false)
+    )?;
     Ok((child.wait().await?, stdout, stderr))
 }
 
@@ -177,7 +191,11 @@ async fn collect(from: Option<impl AsyncRead + Unpin>, max: u64, strict: bool) -
     let mut kept = Vec::new();
     let Some(mut from) = from else { return Ok(kept) };
     (&mut from).take(max).read_to_end(&mut kept).await?;
-    let more = tokio::io::copy(&mut from.take(if strict { 1 } else { u64::MAX }), &mut tokio::io::sink()).await?;
+    let more = tokio::io::copy(
+        &mut from.take(if strict { 1 } else { u64::MAX }),
+        &mut tokio::io::sink(),
+    )
+    .await?;
     if strict && more > 0 {
         return Err(std::io::Error::other(format!("it printed more than {max} bytes")));
     }
@@ -203,7 +221,11 @@ fn complaint(stdout: &[u8], stderr: &[u8], status: &str) -> String {
     let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default().trim();
     let (message, details) = (text("msg"), text("details"));
     if !message.is_empty() || !details.is_empty() {
-        let sentence = [message, details].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        let sentence = [message, details]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(": ");
         let code = object.get("code").and_then(Value::as_u64).unwrap_or_default();
         return match meaning(code) {
             Some(meaning) => format!("{sentence} ({meaning})"),
@@ -212,7 +234,11 @@ fn complaint(stdout: &[u8], stderr: &[u8], status: &str) -> String {
     }
     let written = String::from_utf8_lossy(if stderr.is_empty() { stdout } else { stderr });
     let written: String = written.trim().chars().take(STDERR_SHOWN_CHARS).collect();
-    if written.is_empty() { status.to_owned() } else { format!("{status}: {written}") }
+    if written.is_empty() {
+        status.to_owned()
+    } else {
+        format!("{status}: {written}")
+    }
 }
 
 /// The well-known error codes (CNI specification, section 5).
@@ -255,30 +281,49 @@ mod tests {
     #[tokio::test]
     async fn an_error_object_becomes_a_sentence() {
         let text = r#"echo '{"code":7,"msg":"bad subnet","details":"no mask"}'; exit 1"#;
-        let error = run_script(text, Duration::from_secs(5)).await.unwrap_err().to_string();
-        assert_eq!(error, "plugin test: STATUS failed: bad subnet: no mask (the network configuration is invalid)");
-        let error = run_script("echo oops >&2; exit 3", Duration::from_secs(5)).await.unwrap_err().to_string();
+        let error = run_script(text, Duration::from_secs(5))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "plugin test: STATUS failed: bad subnet: no mask (the network configuration is invalid)"
+        );
+        let error = run_script("echo oops >&2; exit 3", Duration::from_secs(5))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("exit status: 3: oops"), "{error}");
     }
 
     #[tokio::test]
     async fn a_stuck_plugin_is_ended_with_its_children() {
         let begun = Instant::now();
-        let error = run_script("sleep 30 & sleep 30", Duration::from_millis(200)).await.unwrap_err().to_string();
+        let error = run_script("sleep 30 & sleep 30", Duration::from_millis(200))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("did not finish"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 
     #[tokio::test]
     async fn a_flood_is_refused() {
-        let error = run_script("cat /dev/zero", Duration::from_secs(10)).await.unwrap_err().to_string();
+        let error = run_script("cat /dev/zero", Duration::from_secs(10))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("printed more than"), "{error}");
     }
 
     #[tokio::test]
     async fn garbage_is_refused_and_the_environment_is_clear() {
         assert!(run_script("echo nonsense", Duration::from_secs(5)).await.is_err());
-        let value = run_script(r#"env | grep -q CARGO && echo '"leak"' || echo '"clear"'"#, Duration::from_secs(5)).await;
+        let value = run_script(
+            r#"env | grep -q CARGO && echo '"leak"' || echo '"clear"'"#,
+            Duration::from_secs(5),
+        )
+        .await;
         assert_eq!(value.unwrap(), "clear");
     }
 

@@ -1,7 +1,8 @@
 //! What is attached: one record per pod, written before anything is done, and the result after.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use crate::{Error, Pod, Result, capability};
 
 /// Changed when an older reader would misread a record.
 const FORMAT: u32 = 1;
+/// The last byte of a record that was written to its end.
+const END: u8 = b'\n';
 const RECORD: &str = ".attachment.json";
 const RESULT: &str = ".result.json";
 /// Records name pods, and the folder is ours.
@@ -38,7 +41,10 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(pod: &Pod, config: NetworkConfig, native: Option<Attached>) -> Result<Self> {
         if !is_name(&pod.id) {
-            return Err(Error(format!("pod id {:?} is not made of letters, digits, _, . and -", pod.id)));
+            return Err(Error(format!(
+                "pod id {:?} is not made of letters, digits, _, . and -",
+                pod.id
+            )));
         }
         Ok(Self {
             format: FORMAT,
@@ -73,12 +79,23 @@ impl Records {
         self.dir.join(format!("{pod_id}{suffix}"))
     }
 
-    /// Writes the record durably.
+    /// Writes the record durably. There is none of this pod yet.
+    ///
+    /// Straight to its name, where one journal commit does: what a crash leaves of a record that was not
+    /// finished stands for an attachment that was not begun.
     pub(crate) fn begin(&self, record: &Record) -> Result<()> {
         let path = self.path(&record.pod_id, RECORD);
-        let text = serde_json::to_vec(record).map_err(|error| Error(format!("write {}: {error}", path.display())))?;
-        criquet_sys::fs::write_atomic(&path, &text, FILE_MODE)
-            .map_err(|error| Error(format!("record the network of pod {}: {error}", record.pod_id)))
+        let failed =
+            |error: &dyn std::fmt::Display| Error(format!("record network {}: {error}", path.display()));
+        let mut text = serde_json::to_vec(record).map_err(|error| failed(&error))?;
+        text.push(END);
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(FILE_MODE);
+        let written = options
+            .open(&path)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        written.map_err(|error| failed(&error))?;
+        criquet_sys::fs::fsync_dir(&self.dir).map_err(|error| failed(&error))
     }
 
     /// Keeps the result of ADD. `durable`: across a power cut; what was done in process is all gone
@@ -106,10 +123,19 @@ impl Records {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error(format!("read {}: {error}", path.display()))),
         };
-        let record: Record =
-            serde_json::from_slice(&text).map_err(|error| Error(format!("read {}: {error}", path.display())))?;
+        if text.last() != Some(&END) {
+            tracing::warn!(path = %path.display(), "a record was not finished and is dropped");
+            self.remove(pod_id)?;
+            return Ok(None);
+        }
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|error| Error(format!("read {}: {error}", path.display())))?;
         if record.format != FORMAT {
-            return Err(Error(format!("read {}: format {} is not known", path.display(), record.format)));
+            return Err(Error(format!(
+                "read {}: format {} is not known",
+                path.display(),
+                record.format
+            )));
         }
         Ok(Some(record))
     }

@@ -20,8 +20,15 @@ pub(crate) fn attachment(result: &Value) -> Result<Attachment, String> {
             ips.push(address(ip)?);
         }
     }
-    let interfaces = result.get("interfaces").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    for ip in result.get("ips").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
+    let interfaces = result
+        .get("interfaces")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    for ip in result
+        .get("ips")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice)
+    {
         let interface = ip
             .get("interface")
             .and_then(Value::as_u64)
@@ -30,7 +37,10 @@ pub(crate) fn attachment(result: &Value) -> Result<Attachment, String> {
             ips.push(address(ip.get("address").unwrap_or(&Value::Null))?);
         }
     }
-    Ok(Attachment { ips, interface: INTERFACE.into() })
+    Ok(Attachment {
+        ips,
+        interface: INTERFACE.into(),
+    })
 }
 
 fn is_main(interface: &Value) -> bool {
@@ -63,7 +73,10 @@ mod tests {
             ],
         });
         let got = attachment(&result).unwrap();
-        assert_eq!(got.ips, ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+        assert_eq!(
+            got.ips,
+            ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]
+        );
     }
 
     #[test]

@@ -20,13 +20,21 @@ fn pods_reach_each_other_and_the_host() {
         assert_eq!(first.interface, "eth0");
         two.serve(80);
         assert_eq!(one.ask(second.ips[0], 80), Some(first.ips[0]));
-        assert_eq!(ask(second.ips[0], 80), Some(address("10.88.0.1")), "from the host");
+        assert_eq!(
+            ask(second.ips[0], 80),
+            Some(address("10.88.0.1")),
+            "from the host"
+        );
         let listener = std::net::TcpListener::bind("10.88.0.1:7000").unwrap();
         std::thread::spawn(move || {
             let (mut stream, peer) = listener.accept().unwrap();
             std::io::Write::write_all(&mut stream, peer.ip().to_string().as_bytes()).unwrap();
         });
-        assert_eq!(one.ask(address("10.88.0.1"), 7000), Some(first.ips[0]), "the host sees the pod");
+        assert_eq!(
+            one.ask(address("10.88.0.1"), 7000),
+            Some(first.ips[0]),
+            "the host sees the pod"
+        );
         assert_eq!(one.inside(|| ask(address("127.0.0.1"), 1)), None);
         assert!(one.inside(|| ip("addr show lo")).contains("127.0.0.1"));
         network.check("one").await.unwrap();
@@ -34,7 +42,11 @@ fn pods_reach_each_other_and_the_host() {
         network.detach("one").await.unwrap();
         network.detach("never seen").await.unwrap();
         assert_eq!(host.leases("criquet"), ["10.88.0.3"]);
-        assert!(host.records().iter().all(|name| name.starts_with("two.")), "{:?}", host.records());
+        assert!(
+            host.records().iter().all(|name| name.starts_with("two.")),
+            "{:?}",
+            host.records()
+        );
     });
 }
 
@@ -47,14 +59,25 @@ fn host_ports_are_reached_from_everywhere() {
         let got = network.attach(&server.pod).await.unwrap();
         network.attach(&client.pod).await.unwrap();
         server.serve(80);
-        assert_eq!(ask(address("127.0.0.1"), 8080), Some(address("10.88.0.1")), "localhost");
-        assert!(ask(address("10.88.0.1"), 8080).is_some(), "the host's own address");
+        assert_eq!(
+            ask(address("127.0.0.1"), 8080),
+            Some(address("10.88.0.1")),
+            "localhost"
+        );
+        assert!(
+            ask(address("10.88.0.1"), 8080).is_some(),
+            "the host's own address"
+        );
         assert!(client.ask(address("10.88.0.1"), 8080).is_some(), "another pod");
         assert!(server.ask(address("10.88.0.1"), 8080).is_some(), "the pod itself");
         // Another host on another link.
         let outside = Place::new("outside");
         ip("link add up0 type veth peer name eth9");
-        ip(&format!("link set eth9 netns /proc/{}/fd/{}", std::process::id(), fd(&outside)));
+        ip(&format!(
+            "link set eth9 netns /proc/{}/fd/{}",
+            std::process::id(),
+            fd(&outside)
+        ));
         ip("addr add 192.0.2.1/24 dev up0");
         ip("link set up0 up");
         outside.inside(|| {
@@ -62,10 +85,22 @@ fn host_ports_are_reached_from_everywhere() {
             ip("link set eth9 up");
             ip("link set lo up");
         });
-        assert_eq!(outside.ask(address("192.0.2.1"), 8080), Some(address("192.0.2.2")), "another host");
-        assert_eq!(outside.ask(address("192.0.2.1"), 80), None, "a port that is not mapped");
+        assert_eq!(
+            outside.ask(address("192.0.2.1"), 8080),
+            Some(address("192.0.2.2")),
+            "another host"
+        );
+        assert_eq!(
+            outside.ask(address("192.0.2.1"), 80),
+            None,
+            "a port that is not mapped"
+        );
         outside.serve(90);
-        assert_eq!(client.ask(address("192.0.2.2"), 90), Some(address("192.0.2.1")), "masqueraded");
+        assert_eq!(
+            client.ask(address("192.0.2.2"), 90),
+            Some(address("192.0.2.1")),
+            "masqueraded"
+        );
         // A neighbour must not reach 127.0.0.1 of the host (CVE-2020-8558).
         let listener = std::net::TcpListener::bind("127.0.0.1:7001").unwrap();
         client.inside(|| {
@@ -101,7 +136,10 @@ fn a_host_port_can_be_of_one_address() {
         let error = network.attach(&two.pod).await.unwrap_err().to_string();
         assert!(error.contains("8080 is taken"), "{error}");
         assert_eq!(host.leases("criquet").len(), 1, "nothing stays of what failed");
-        assert!(ask(address("192.0.2.1"), 8080).is_some(), "the first pod keeps its port");
+        assert!(
+            ask(address("192.0.2.1"), 8080).is_some(),
+            "the first pod keeps its port"
+        );
     });
 }
 
@@ -109,7 +147,10 @@ fn a_host_port_can_be_of_one_address() {
 fn a_flushed_ruleset_comes_back() {
     on_host(|host| async move {
         let network = host.network();
-        let (one, two) = (Place::new("one").port(81, 80, None), Place::new("two").port(82, 80, None));
+        let (one, two) = (
+            Place::new("one").port(81, 80, None),
+            Place::new("two").port(82, 80, None),
+        );
         network.attach(&one.pod).await.unwrap();
         run("nft", "flush ruleset");
         network.attach(&two.pod).await.unwrap();
@@ -122,7 +163,10 @@ fn a_flushed_ruleset_comes_back() {
 #[test]
 fn collect_frees_what_a_crash_left() {
     on_host(|host| async move {
-        let pods = [Place::new("one").port(81, 80, None), Place::new("two").port(82, 80, None)];
+        let pods = [
+            Place::new("one").port(81, 80, None),
+            Place::new("two").port(82, 80, None),
+        ];
         for place in &pods {
             host.network().attach(&place.pod).await.unwrap();
         }
@@ -132,7 +176,10 @@ fn collect_frees_what_a_crash_left() {
         network.collect(&["two".into()]).await.unwrap();
         assert_eq!(host.leases("criquet"), ["10.88.0.3"]);
         let rules = run("nft", "list table ip criquet");
-        assert!(rules.contains("10.88.0.3") && !rules.contains("10.88.0.2"), "{rules}");
+        assert!(
+            rules.contains("10.88.0.3") && !rules.contains("10.88.0.2"),
+            "{rules}"
+        );
         network.wipe().await.unwrap();
         assert!(!host.path("cache").exists() && !host.path("leases/criquet").exists());
         assert!(!run("nft", "list tables").contains("criquet"));
@@ -144,11 +191,15 @@ fn collect_frees_what_a_crash_left() {
 fn many_at_once() {
     on_host(|host| async move {
         let network = host.network();
-        let places: Vec<Place> = (0..16).map(|n| Place::new(&format!("p{n}")).port(9000 + n, 80, None)).collect();
+        let places: Vec<Place> = (0..16)
+            .map(|n| Place::new(&format!("p{n}")).port(9000 + n, 80, None))
+            .collect();
         let mut tasks = Vec::new();
         for place in &places {
             let (network, pod) = (network.clone(), place.pod.clone());
-            tasks.push(tokio::spawn(async move { network.attach(&pod).await.unwrap().ips[0] }));
+            tasks.push(tokio::spawn(
+                async move { network.attach(&pod).await.unwrap().ips[0] },
+            ));
         }
         let mut ips = std::collections::HashSet::new();
         for task in tasks {

@@ -19,23 +19,35 @@ pub(crate) fn ensure(socket: &mut Socket, plan: &BridgePlan, leases: &[Lease]) -
     let link = match find(socket, name)? {
         Some(link) => link,
         None => {
-            socket.add_bridge(name, plan.mtu).map_err(failed(format!("add bridge {name}")))?;
+            socket
+                .add_bridge(name, plan.mtu)
+                .map_err(failed(format!("add bridge {name}")))?;
             find(socket, name)?.ok_or_else(|| Error(format!("bridge {name} is gone")))?
         }
     };
     if link.kind != "bridge" {
-        return Err(Error(format!("link {name} is there already and is not a bridge but {:?}", link.kind)));
+        return Err(Error(format!(
+            "link {name} is there already and is not a bridge but {:?}",
+            link.kind
+        )));
     }
     set_quietly(&format!("sys/net/ipv6/conf/{name}/accept_ra"), "0");
     if plan.promiscuous {
-        socket.set_promiscuous(link.index).map_err(failed(format!("set bridge {name} promiscuous")))?;
+        socket
+            .set_promiscuous(link.index)
+            .map_err(failed(format!("set bridge {name} promiscuous")))?;
     }
     if !link.up {
-        socket.set_up(link.index).map_err(failed(format!("set bridge {name} up")))?;
+        socket
+            .set_up(link.index)
+            .map_err(failed(format!("set bridge {name} up")))?;
     }
     if plan.gateway {
         add_gateways(socket, &link, name, leases)?;
-        for (v4, path) in [(true, "sys/net/ipv4/ip_forward"), (false, "sys/net/ipv6/conf/all/forwarding")] {
+        for (v4, path) in [
+            (true, "sys/net/ipv4/ip_forward"),
+            (false, "sys/net/ipv6/conf/all/forwarding"),
+        ] {
             if leases.iter().any(|lease| lease.address.addr().is_ipv4() == v4) {
                 switch_on(path)?;
             }
@@ -49,7 +61,9 @@ fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
 }
 
 fn add_gateways(socket: &mut Socket, link: &Link, name: &str, leases: &[Lease]) -> Result<()> {
-    let present = socket.addresses(link.index).map_err(failed(format!("list addresses of bridge {name}")))?;
+    let present = socket
+        .addresses(link.index)
+        .map_err(failed(format!("list addresses of bridge {name}")))?;
     let mut added = false;
     for lease in leases {
         let gateway = IpNet::new(lease.gateway, lease.address.prefix_len())
@@ -62,7 +76,9 @@ fn add_gateways(socket: &mut Socket, link: &Link, name: &str, leases: &[Lease]) 
                 && (have.addr().is_ipv4() || have.contains(&gateway.addr()) || gateway.contains(&have.addr()))
         });
         if let Some(other) = other {
-            return Err(Error(format!("bridge {name} has address {other}, the network wants {gateway}")));
+            return Err(Error(format!(
+                "bridge {name} has address {other}, the network wants {gateway}"
+            )));
         }
         socket
             .add_address(link.index, gateway)
@@ -70,7 +86,9 @@ fn add_gateways(socket: &mut Socket, link: &Link, name: &str, leases: &[Lease]) 
         added = true;
     }
     if added {
-        socket.set_mac(link.index, &link.mac).map_err(failed(format!("fix the address of bridge {name}")))?;
+        socket
+            .set_mac(link.index, &link.mac)
+            .map_err(failed(format!("fix the address of bridge {name}")))?;
     }
     Ok(())
 }
@@ -92,9 +110,9 @@ fn switch_on(path: &str) -> Result<()> {
 pub(crate) fn wipe(name: &str) -> Result<()> {
     let mut socket = Socket::route().map_err(failed("open a route socket"))?;
     match find(&mut socket, name)? {
-        Some(link) if link.kind == "bridge" => {
-            socket.delete_link(link.index).map_err(failed(format!("delete bridge {name}")))
-        }
+        Some(link) if link.kind == "bridge" => socket
+            .delete_link(link.index)
+            .map_err(failed(format!("delete bridge {name}"))),
         _ => Ok(()),
     }
 }

@@ -66,7 +66,10 @@ impl Range {
             return Err(format!("subnet {subnet} is too small to allocate from"));
         }
         if subnet.addr() != subnet.network() {
-            return Err(format!("subnet {subnet} has host bits; its network is {}", subnet.trunc()));
+            return Err(format!(
+                "subnet {subnet} has host bits; its network is {}",
+                subnet.trunc()
+            ));
         }
         let last = match subnet {
             IpNet::V4(v4) => IpAddr::V4((v4.broadcast().to_bits() - 1).into()),
@@ -85,7 +88,10 @@ impl Range {
             }
         }
         if value(range.start) > value(range.end) {
-            return Err(format!("rangeStart {} is after rangeEnd {}", range.start, range.end));
+            return Err(format!(
+                "rangeStart {} is after rangeEnd {}",
+                range.start, range.end
+            ));
         }
         Ok(range)
     }
@@ -95,8 +101,7 @@ impl Range {
     }
 
     fn contains(&self, address: IpAddr) -> bool {
-        self.subnet.contains(&address)
-            && (value(self.start)..=value(self.end)).contains(&value(address))
+        self.subnet.contains(&address) && (value(self.start)..=value(self.end)).contains(&value(address))
     }
 }
 
@@ -117,7 +122,9 @@ fn owner(id: &str, interface: &str) -> String {
 impl Store {
     /// The leases of `network` in `data_dir`.
     pub(crate) fn new(data_dir: &Path, network: &str) -> Self {
-        Self { dir: data_dir.join(network) }
+        Self {
+            dir: data_dir.join(network),
+        }
     }
 
     fn lock(&self) -> Result<File> {
@@ -139,9 +146,14 @@ impl Store {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_POLL)
+                }
                 Err(fs::TryLockError::WouldBlock) => {
-                    return Err(Error(format!("{} was held by another for {LOCK_TIMEOUT:?}", path.display())));
+                    return Err(Error(format!(
+                        "{} was held by another for {LOCK_TIMEOUT:?}",
+                        path.display()
+                    )));
                 }
                 Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
             }
@@ -156,7 +168,8 @@ impl Store {
             match self.lease_one(set, at, id, interface) {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
-                    let taken: Vec<IpAddr> = leases.iter().map(|lease: &Lease| lease.address.addr()).collect();
+                    let taken: Vec<IpAddr> =
+                        leases.iter().map(|lease: &Lease| lease.address.addr()).collect();
                     self.release_known(&taken, id, interface)?;
                     return Err(error);
                 }
@@ -168,7 +181,9 @@ impl Store {
 
     fn lease_one(&self, set: &[Range], at: usize, id: &str, interface: &str) -> Result<Lease> {
         let last_path = self.dir.join(format!("last_reserved_ip.{at}"));
-        let last = fs::read_to_string(&last_path).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
+        let last = fs::read_to_string(&last_path)
+            .ok()
+            .and_then(|text| text.trim().parse::<IpAddr>().ok());
         for (range, address) in candidates(set, last) {
             if !self.reserve(address, id, interface)? {
                 continue;
@@ -179,15 +194,30 @@ impl Store {
             }
             let address = IpNet::new(address, range.subnet.prefix_len())
                 .map_err(|error| Error(format!("lease {address} of {}: {error}", range.subnet)))?;
-            return Ok(Lease { address, gateway: range.gateway });
+            return Ok(Lease {
+                address,
+                gateway: range.gateway,
+            });
         }
-        let ranges: Vec<String> = set.iter().map(|range| format!("{}-{}", range.start, range.end)).collect();
-        Err(Error(format!("no address is free in {} of {}", ranges.join(", "), self.dir.display())))
+        let ranges: Vec<String> = set
+            .iter()
+            .map(|range| format!("{}-{}", range.start, range.end))
+            .collect();
+        Err(Error(format!(
+            "no address is free in {} of {}",
+            ranges.join(", "),
+            self.dir.display()
+        )))
     }
 
     fn reserve(&self, address: IpAddr, id: &str, interface: &str) -> Result<bool> {
         let path = self.dir.join(address.to_string());
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        let mut file = match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+        {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(failed("make lease", &path, &error)),
@@ -222,8 +252,12 @@ impl Store {
         let mut leases = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| failed("read folder", &self.dir, &error))?;
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(content) = fs::read_to_string(entry.path()) else { continue };
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let Ok(content) = fs::read_to_string(entry.path()) else {
+                continue;
+            };
             let (id, interface) = content.trim().split_once("\r\n").unwrap_or((content.trim(), ""));
             leases.push((address, id.to_owned(), interface.to_owned()));
         }
@@ -232,8 +266,14 @@ impl Store {
 
     /// The addresses of a pod, by a walk over all leases.
     pub(crate) fn of(&self, id: &str, interface: &str) -> Result<Vec<IpAddr>> {
-        let mine = |lease: &(IpAddr, String, String)| lease.1 == id && (lease.2 == interface || lease.2.is_empty());
-        Ok(self.all()?.into_iter().filter(mine).map(|lease| lease.0).collect())
+        let mine =
+            |lease: &(IpAddr, String, String)| lease.1 == id && (lease.2 == interface || lease.2.is_empty());
+        Ok(self
+            .all()?
+            .into_iter()
+            .filter(mine)
+            .map(|lease| lease.0)
+            .collect())
     }
 
     /// Frees an address whoever has it.
@@ -254,13 +294,28 @@ impl Store {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("remove lease", path, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("remove lease", path, &error))
+        }
         _ => Ok(()),
     }
 }
 
+/// Writes over what is there: to truncate first can wait for the file system's journal.
 fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?.write_all(content)
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    let length = content.len() as u64;
+    if file.metadata()?.len() == length {
+        Ok(())
+    } else {
+        file.set_len(length)
+    }
 }
 
 /// The addresses of a set in the order in which they are tried: round robin from the last one, so that

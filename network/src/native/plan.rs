@@ -153,15 +153,20 @@ fn yes() -> bool {
 }
 
 fn options<T: serde::de::DeserializeOwned>(plugin: &Map<String, Value>) -> Result<T, String> {
-    let own: Map<String, Value> =
-        plugin.iter().filter(|(key, _)| !COMMON_KEYS.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let own: Map<String, Value> = plugin
+        .iter()
+        .filter(|(key, _)| !COMMON_KEYS.contains(&key.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     T::deserialize(Value::Object(own)).map_err(|error| format!("{}: {error}", plugin_type(plugin)))
 }
 
 impl Plan {
     /// The plan of a configuration, or why the binaries must do it.
     pub(crate) fn of(config: &NetworkConfig, lease_dir: &Path) -> Result<Self, String> {
-        let Some((first, rest)) = config.plugins.split_first() else { return Err("no plugins".into()) };
+        let Some((first, rest)) = config.plugins.split_first() else {
+            return Err("no plugins".into());
+        };
         if plugin_type(first) != "bridge" {
             return Err(format!("the first plugin is {}, not bridge", plugin_type(first)));
         }
@@ -184,7 +189,9 @@ impl Plan {
                     if !matches!(firewall.ingress_policy.as_str(), "" | "open") {
                         return Err(format!("firewall: ingressPolicy is {}", firewall.ingress_policy));
                     }
-                    if firewall.backend == "firewalld" || (firewall.backend.is_empty() && Path::new(FIREWALLD).exists()) {
+                    if firewall.backend == "firewalld"
+                        || (firewall.backend.is_empty() && Path::new(FIREWALLD).exists())
+                    {
                         return Err("firewall: firewalld is asked for".into());
                     }
                     plan.accept_forward = true;
@@ -206,8 +213,14 @@ impl Plan {
             (bridge.enabledad, "enabledad"),
             (bridge.disable_container_interface, "disableContainerInterface"),
             (bridge.port_isolation, "portIsolation"),
-            (bridge.hairpin_mode && bridge.promisc_mode, "hairpinMode with promiscMode"),
-            (bridge.capabilities.contains_key("ipRanges"), "capability ipRanges"),
+            (
+                bridge.hairpin_mode && bridge.promisc_mode,
+                "hairpinMode with promiscMode",
+            ),
+            (
+                bridge.capabilities.contains_key("ipRanges"),
+                "capability ipRanges",
+            ),
         ];
         if let Some((_, option)) = refused.iter().find(|(set, _)| *set) {
             return Err(format!("bridge: {option} is set"));
@@ -229,7 +242,12 @@ impl Plan {
                 promiscuous: bridge.promisc_mode,
                 mtu: bridge.mtu,
             },
-            data_dir: bridge.ipam.data_dir.clone().filter(|dir| dir.is_absolute()).unwrap_or_else(|| lease_dir.into()),
+            data_dir: bridge
+                .ipam
+                .data_dir
+                .clone()
+                .filter(|dir| dir.is_absolute())
+                .unwrap_or_else(|| lease_dir.into()),
             ranges: ranges(&bridge.ipam)?,
             routes: bridge.ipam.routes,
             host_ports: false,
@@ -242,16 +260,26 @@ impl Plan {
 fn ranges(ipam: &IpamOptions) -> Result<Vec<Vec<Range>>, String> {
     let mut sets = Vec::new();
     if let Some(subnet) = ipam.subnet {
-        sets.push(vec![Range::new(subnet, ipam.range_start, ipam.range_end, ipam.gateway)?]);
+        sets.push(vec![Range::new(
+            subnet,
+            ipam.range_start,
+            ipam.range_end,
+            ipam.gateway,
+        )?]);
     }
     for set in &ipam.ranges {
-        let set: Result<Vec<Range>, String> =
-            set.iter().map(|range| Range::new(range.subnet, range.range_start, range.range_end, range.gateway)).collect();
+        let set: Result<Vec<Range>, String> = set
+            .iter()
+            .map(|range| Range::new(range.subnet, range.range_start, range.range_end, range.gateway))
+            .collect();
         let set = set?;
         if set.is_empty() {
             return Err("host-local: a range set is empty".into());
         }
-        if set.iter().any(|range| range.subnet.addr().is_ipv4() != set[0].subnet.addr().is_ipv4()) {
+        if set
+            .iter()
+            .any(|range| range.subnet.addr().is_ipv4() != set[0].subnet.addr().is_ipv4())
+        {
             return Err("host-local: a range set has addresses of both families".into());
         }
         sets.push(set);
@@ -261,7 +289,10 @@ fn ranges(ipam: &IpamOptions) -> Result<Vec<Vec<Range>>, String> {
     }
     for (at, set) in sets.iter().enumerate() {
         let later = sets[at + 1..].iter().flatten();
-        if later.clone().any(|other| set.iter().any(|range| range.overlaps(other))) {
+        if later
+            .clone()
+            .any(|other| set.iter().any(|range| range.overlaps(other)))
+        {
             return Err("host-local: range sets overlap".into());
         }
     }

@@ -7,12 +7,14 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use ipnet::IpNet;
 
 use super::Attached;
 use crate::netlink::nftables::{
-    Data, Field, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, Hook, REG_1, REG32_00, Table, Value, Verdict,
+    Data, Field, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, Hook, REG_1, REG32_00, Rule, Table, Value,
+    Verdict,
 };
 use crate::netlink::{EBUSY, EEXIST, ENOENT, Message, Refusal, Socket, octets};
 use crate::{Error, PortMapping, Protocol, Result};
@@ -35,9 +37,18 @@ const PRIORITY_DNAT: i32 = -100;
 const PRIORITY_SNAT: i32 = 100;
 const PRIORITY_RAW: i32 = -300;
 
-/// What this process knows to be in the kernel.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Known(HashSet<(u8, Option<IpNet>)>);
+/// The rules of the network namespace in which the first call was made.
+#[derive(Debug, Default)]
+pub(crate) struct Rules(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Kept open: closing one makes the kernel wait for an RCU grace period, some 10 ms, when elements
+    /// were deleted shortly before.
+    socket: Option<Socket>,
+    /// What this process knows to be in the kernel: tables, and networks in them.
+    known: HashSet<(u8, Option<IpNet>)>,
+}
 
 /// What a pod asks of the rules.
 #[derive(Debug, Clone, Default)]
@@ -61,22 +72,41 @@ fn masquerade_chain(subnet: IpNet) -> String {
 
 /// Offsets of source and destination in the network header, and the size of an address.
 fn layout(family: u8) -> (u32, u32, u32) {
-    if family == AF_INET { (12, 16, 4) } else { (8, 24, 16) }
+    if family == AF_INET {
+        (12, 16, 4)
+    } else {
+        (8, 24, 16)
+    }
 }
 
 /// The table, its maps and its fixed rules. Repeating it changes nothing.
 fn base(family: u8) -> Vec<Message> {
     let table = table(family);
-    let address = if family == AF_INET { Field::Ipv4 } else { Field::Ipv6 };
+    let address = if family == AF_INET {
+        Field::Ipv4
+    } else {
+        Field::Ipv6
+    };
     let target: &[Field] = &[address, Field::Service];
     let (source_at, destination_at, size) = layout(family);
     // The 4-byte register behind an address in the first register.
     let behind = REG32_00 + size / 4;
-    let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
+    let nat = |number, priority| {
+        Some(Hook {
+            kind: "nat",
+            number,
+            priority,
+        })
+    };
     let mut messages = vec![
         table.add(),
         table.add_set(PORTS, 1, &[Field::Protocol, Field::Service], Data::Fields(target)),
-        table.add_set(ADDRESS_PORTS, 2, &[address, Field::Protocol, Field::Service], Data::Fields(target)),
+        table.add_set(
+            ADDRESS_PORTS,
+            2,
+            &[address, Field::Protocol, Field::Service],
+            Data::Fields(target),
+        ),
         table.add_set(PODS, 3, &[address], Data::None),
         table.add_set(HAIRPIN, 4, &[address, address], Data::None),
         table.add_set(SOURCES, 5, &[address], Data::Verdict),
@@ -102,9 +132,9 @@ fn base(family: u8) -> Vec<Message> {
             .dnat(family, behind)
     }));
     for chain in ["prerouting", "output"] {
-        messages.push(
-            table.add_rule(chain, false, |rule| rule.to_this_host().verdict(Verdict::Jump("hostports"))),
-        );
+        messages.push(table.add_rule(chain, false, |rule| {
+            rule.to_this_host().verdict(Verdict::Jump("hostports"))
+        }));
     }
     messages.push(table.add_rule("postrouting", false, |rule| {
         rule.payload(true, source_at, size, REG_1)
@@ -115,13 +145,17 @@ fn base(family: u8) -> Vec<Message> {
     if family == AF_INET {
         messages.extend(localhost(table));
     }
-    let multicast = |rule: super::super::netlink::nftables::Rule| {
+    let multicast = |rule: Rule| {
         let rule = rule.payload(true, destination_at, 1, REG_1);
-        if family == AF_INET { rule.mask(&[0xf0]).compare(true, &[0xe0]) } else { rule.compare(true, &[0xff]) }
+        if family == AF_INET {
+            rule.mask(&[0xf0]).compare(true, &[0xe0])
+        } else {
+            rule.compare(true, &[0xff])
+        }
     };
-    messages.push(
-        table.add_rule("postrouting", false, |rule| multicast(rule).verdict(Verdict::Return)),
-    );
+    messages.push(table.add_rule("postrouting", false, |rule| {
+        multicast(rule).verdict(Verdict::Return)
+    }));
     messages.push(table.add_rule("postrouting", false, |rule| {
         rule.payload(true, source_at, size, REG_1).dispatch(SOURCES)
     }));
@@ -131,7 +165,11 @@ fn base(family: u8) -> Vec<Message> {
 /// Connections from this host to 127.0.0.1:port need another source on the bridge. The bridge has
 /// `route_localnet` for them, so what comes from outside for 127.0.0.0/8 is dropped (CVE-2020-8558).
 fn localhost(table: Table<'static>) -> Vec<Message> {
-    let raw = Hook { kind: "filter", number: HOOK_PREROUTING, priority: PRIORITY_RAW };
+    let raw = Hook {
+        kind: "filter",
+        number: HOOK_PREROUTING,
+        priority: PRIORITY_RAW,
+    };
     let (source_at, destination_at, size) = layout(AF_INET);
     vec![
         table.add_rule("postrouting", false, |rule| {
@@ -176,7 +214,11 @@ fn elements(wanted: &Wanted, net: IpNet) -> Vec<(&'static str, Vec<u8>, Value)> 
     let mut elements = Vec::new();
     let address = octets(net.addr());
     if wanted.masquerade {
-        elements.push((SOURCES, address.clone(), Value::Goto(masquerade_chain(net.trunc()))));
+        elements.push((
+            SOURCES,
+            address.clone(),
+            Value::Goto(masquerade_chain(net.trunc())),
+        ));
     }
     let ports = port_elements(wanted, net.addr());
     if !ports.is_empty() {
@@ -215,67 +257,113 @@ fn number_of(protocol: Protocol) -> u8 {
     }
 }
 
-fn family_name(family: u8) -> &'static str {
-    if family == AF_INET { "ip" } else { "ip6" }
+fn failed(what: &'static str) -> impl Fn(Refusal) -> Error {
+    move |refusal| Error(format!("{what} table {TABLE}: {refusal}"))
 }
 
-/// Adds a pod's elements, and the table when it is not there.
-pub(crate) fn add(known: &std::sync::Mutex<Known>, wanted: &Wanted) -> Result<()> {
-    if !wanted.masquerade && wanted.ports.is_empty() {
-        return Ok(());
+impl Rules {
+    fn with<T>(&self, work: impl FnOnce(&mut Socket, &mut HashSet<(u8, Option<IpNet>)>) -> T) -> Result<T> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        let socket = match state.socket.take() {
+            Some(socket) => socket,
+            None => Socket::netfilter().map_err(failed("open a netfilter socket for"))?,
+        };
+        let socket = state.socket.insert(socket);
+        Ok(work(socket, &mut state.known))
     }
-    let mut socket = Socket::netfilter().map_err(|error| Error(format!("open a netfilter socket: {error}")))?;
-    match add_once(&mut socket, known, wanted) {
-        // Somebody emptied the ruleset.
-        Err(refusal) if refusal.is(ENOENT) => {
-            known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0.clear();
-            add_once(&mut socket, known, wanted)
+
+    /// Adds a pod's elements, and the table when it is not there.
+    pub(crate) fn add(&self, wanted: &Wanted) -> Result<()> {
+        if !wanted.masquerade && wanted.ports.is_empty() {
+            return Ok(());
         }
-        other => other,
-    }
-    .map_err(|refusal| explain(&refusal, wanted))?;
-    for port in wanted.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
-        for net in &wanted.addresses {
-            // Old kernels cannot; then an old flow lives until it times out.
-            if let Err(error) = socket.forget_udp(family(net.addr()), port.host_port) {
-                tracing::debug!(port = port.host_port, %error, "stale udp flows were not forgotten");
+        self.with(|socket, known| {
+            let added = match add(socket, known, wanted) {
+                // Somebody emptied the ruleset.
+                Err(refusal) if refusal.is(ENOENT) => {
+                    known.clear();
+                    add(socket, known, wanted)
+                }
+                other => other,
+            };
+            added.map_err(|refusal| explain(&refusal, wanted))?;
+            for port in wanted.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+                for net in &wanted.addresses {
+                    // Old kernels cannot; then an old flow lives until it times out.
+                    if let Err(error) = socket.forget_udp(family(net.addr()), port.host_port) {
+                        tracing::debug!(port = port.host_port, %error, "stale udp flows were not forgotten");
+                    }
+                }
             }
-        }
+            Ok(())
+        })?
     }
-    Ok(())
+
+    /// Removes what leads to, or comes from, `addresses`.
+    pub(crate) fn remove(&self, addresses: &[IpAddr], attached: &Attached) -> Result<()> {
+        if addresses.is_empty() || (!attached.masquerade && !attached.ports) {
+            return Ok(());
+        }
+        self.with(|socket, _| remove(socket, addresses, attached))?
+            .map_err(failed("remove packet rules from"))
+    }
+
+    /// Removes the elements of addresses that are not in `keep`.
+    pub(crate) fn retain(&self, keep: &HashSet<IpAddr>) -> Result<()> {
+        self.with(|socket, _| retain(socket, keep))?
+            .map_err(failed("clean packet rules of"))
+    }
+
+    /// Removes the tables.
+    pub(crate) fn wipe(&self) -> Result<()> {
+        self.with(|socket, known| {
+            known.clear();
+            for family in [AF_INET, AF_INET6] {
+                match socket.commit(vec![table(family).delete()]) {
+                    Err(refusal) if !refusal.is(ENOENT) => return Err(refusal),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?
+        .map_err(failed("remove"))
+    }
 }
 
 fn explain(refusal: &Refusal, wanted: &Wanted) -> Error {
     if (refusal.is(EBUSY) || refusal.is(EEXIST)) && !wanted.ports.is_empty() {
-        let ports: Vec<String> = wanted.ports.iter().map(|port| port.host_port.to_string()).collect();
-        return Error(format!("a host port of {} is taken by another pod", ports.join(", ")));
+        let ports: Vec<String> = wanted
+            .ports
+            .iter()
+            .map(|port| port.host_port.to_string())
+            .collect();
+        return Error(format!(
+            "a host port of {} is taken by another pod",
+            ports.join(", ")
+        ));
     }
     Error(format!("set packet rules in table {TABLE}: {refusal}"))
 }
 
-fn add_once(
+fn add(
     socket: &mut Socket,
-    known: &std::sync::Mutex<Known>,
+    known: &mut HashSet<(u8, Option<IpNet>)>,
     wanted: &Wanted,
 ) -> std::result::Result<(), Refusal> {
     let mut messages = Vec::new();
     let mut news = Vec::new();
-    {
-        let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for net in &wanted.addresses {
-            let family = family(net.addr());
-            let subnet = Some(net.trunc()).filter(|_| wanted.masquerade);
-            if !known.0.contains(&(family, None)) && !news.contains(&(family, None)) {
-                messages.extend(base(family));
-                news.push((family, None));
-            }
-            if let Some(subnet) = subnet
-                && !known.0.contains(&(family, Some(subnet)))
-                && !news.contains(&(family, Some(subnet)))
-            {
-                messages.extend(network(subnet));
-                news.push((family, Some(subnet)));
-            }
+    for net in &wanted.addresses {
+        let family = family(net.addr());
+        let table = (family, None);
+        if !known.contains(&table) && !news.contains(&table) {
+            messages.extend(base(family));
+            news.push(table);
+        }
+        let chain = (family, Some(net.trunc()));
+        if wanted.masquerade && !known.contains(&chain) && !news.contains(&chain) {
+            messages.extend(network(net.trunc()));
+            news.push(chain);
         }
     }
     for net in &wanted.addresses {
@@ -284,17 +372,15 @@ fn add_once(
         }
     }
     socket.commit(messages)?;
-    known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0.extend(news);
+    known.extend(news);
     Ok(())
 }
 
-/// Removes what leads to, or comes from, `addresses`.
-pub(crate) fn remove(addresses: &[IpAddr], attached: &Attached) -> Result<()> {
-    if addresses.is_empty() || (!attached.masquerade && !attached.ports) {
-        return Ok(());
-    }
-    let failed = |error: Refusal| Error(format!("remove packet rules from table {TABLE}: {error}"));
-    let mut socket = Socket::netfilter().map_err(failed)?;
+fn remove(
+    socket: &mut Socket,
+    addresses: &[IpAddr],
+    attached: &Attached,
+) -> std::result::Result<(), Refusal> {
     let mut deletions = Vec::new();
     for address in addresses {
         let table = table(family(*address));
@@ -305,7 +391,7 @@ pub(crate) fn remove(addresses: &[IpAddr], attached: &Attached) -> Result<()> {
         if attached.ports {
             deletions.push((table, HAIRPIN, [key.clone(), key.clone()].concat()));
             for map in [PORTS, ADDRESS_PORTS] {
-                for element in socket.elements(table, map).map_err(failed)? {
+                for element in socket.elements(table, map)? {
                     if element.data.starts_with(&key) {
                         deletions.push((table, map, element.key));
                     }
@@ -314,7 +400,7 @@ pub(crate) fn remove(addresses: &[IpAddr], attached: &Attached) -> Result<()> {
             deletions.push((table, PODS, key));
         }
     }
-    delete(&mut socket, &deletions).map_err(failed)
+    delete(socket, &deletions)
 }
 
 type Deletion = (Table<'static>, &'static str, Vec<u8>);
@@ -336,39 +422,25 @@ fn delete(socket: &mut Socket, deletions: &[Deletion]) -> std::result::Result<()
     }
 }
 
-/// Removes the elements of addresses that are not in `keep`.
-pub(crate) fn retain(keep: &HashSet<IpAddr>) -> Result<()> {
-    let failed = |error: Refusal| Error(format!("clean packet rules of table {TABLE}: {error}"));
-    let mut socket = Socket::netfilter().map_err(failed)?;
+fn retain(socket: &mut Socket, keep: &HashSet<IpAddr>) -> std::result::Result<(), Refusal> {
     for family in [AF_INET, AF_INET6] {
         let table = table(family);
         let size = layout(family).2 as usize;
         let mut deletions = Vec::new();
         for set in [SOURCES, HAIRPIN, PORTS, ADDRESS_PORTS, PODS] {
-            for element in socket.elements(table, set).map_err(failed)? {
-                let owner = if set == PORTS || set == ADDRESS_PORTS { &element.data } else { &element.key };
+            for element in socket.elements(table, set)? {
+                let owner = if set == PORTS || set == ADDRESS_PORTS {
+                    &element.data
+                } else {
+                    &element.key
+                };
                 let owner = owner.get(..size).and_then(crate::netlink::address);
                 if owner.is_none_or(|owner| !keep.contains(&owner)) {
                     deletions.push((table, set, element.key));
                 }
             }
         }
-        delete(&mut socket, &deletions).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Removes the tables.
-pub(crate) fn wipe() -> Result<()> {
-    let failed = |error: Refusal| Error(format!("remove table {TABLE}: {error}"));
-    let mut socket = Socket::netfilter().map_err(failed)?;
-    for family in [AF_INET, AF_INET6] {
-        match socket.commit(vec![table(family).delete()]) {
-            Err(refusal) if !refusal.is(ENOENT) => {
-                return Err(Error(format!("remove table {} {TABLE}: {refusal}", family_name(family))));
-            }
-            _ => {}
-        }
+        delete(socket, &deletions)?;
     }
     Ok(())
 }

@@ -20,10 +20,14 @@ impl Socket {
         let message = Message::new(IPCTNL_MSG_CT_DELETE, 0, &[family, 0, 0, 0])
             .nest(CTA_TUPLE_ORIG, |tuple| {
                 tuple.nest(CTA_TUPLE_PROTO, |proto| {
-                    proto.bytes(CTA_PROTO_NUM, &[UDP]).bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes())
+                    proto
+                        .bytes(CTA_PROTO_NUM, &[UDP])
+                        .bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes())
                 })
             })
-            .nest(CTA_FILTER, |filter| filter.number(CTA_FILTER_ORIG_FLAGS, NUMBER_AND_PORT));
+            .nest(CTA_FILTER, |filter| {
+                filter.number(CTA_FILTER_ORIG_FLAGS, NUMBER_AND_PORT)
+            });
         self.request(message).map(drop)
     }
 }

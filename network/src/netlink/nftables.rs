@@ -83,7 +83,11 @@ impl Field {
 
 fn key_type(fields: &[Field]) -> (u32, u32) {
     let kind = fields.iter().fold(0, |kind, field| (kind << 6) | *field as u32);
-    let size = if let [only] = fields { only.unpadded() } else { fields.iter().map(|field| field.size()).sum() };
+    let size = if let [only] = fields {
+        only.unpadded()
+    } else {
+        fields.iter().map(|field| field.size()).sum()
+    };
     (kind, size)
 }
 
@@ -144,10 +148,17 @@ impl Table<'_> {
     }
 
     pub(crate) fn add_chain(&self, name: &str, hook: Option<Hook>) -> Message {
-        let message = self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE).text(1, self.name).text(3, name);
+        let message = self
+            .message(NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+            .text(1, self.name)
+            .text(3, name);
         let Some(hook) = hook else { return message };
         message
-            .nest(4, |place| place.number_be(1, hook.number).number_be(2, hook.priority.cast_unsigned()))
+            .nest(4, |place| {
+                place
+                    .number_be(1, hook.number)
+                    .number_be(2, hook.priority.cast_unsigned())
+            })
             .text(7, hook.kind)
     }
 
@@ -159,7 +170,11 @@ impl Table<'_> {
     /// `set_id` must be unlike those of the other sets of the transaction.
     pub(crate) fn add_set(&self, name: &str, set_id: u32, key: &[Field], data: Data<'_>) -> Message {
         let (kind, size) = key_type(key);
-        let flags = if matches!(data, Data::None) { 0 } else { NFT_SET_MAP };
+        let flags = if matches!(data, Data::None) {
+            0
+        } else {
+            NFT_SET_MAP
+        };
         let mut message = self
             .message(NFT_MSG_NEWSET, NLM_F_CREATE)
             .text(1, self.name)
@@ -180,23 +195,29 @@ impl Table<'_> {
 
     /// Appends a rule, or with `first` puts it before the others.
     pub(crate) fn add_rule(&self, chain: &str, first: bool, rule: impl FnOnce(Rule) -> Rule) -> Message {
-        self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | if first { 0 } else { NLM_F_APPEND })
-            .text(1, self.name)
-            .text(2, chain)
-            .nest(4, |list| rule(Rule(list)).0)
+        self.message(
+            NFT_MSG_NEWRULE,
+            NLM_F_CREATE | if first { 0 } else { NLM_F_APPEND },
+        )
+        .text(1, self.name)
+        .text(2, chain)
+        .nest(4, |list| rule(Rule(list)).0)
     }
 
     fn element(&self, kind: u16, flags: u16, set: &str, key: &[u8], value: &Value) -> Message {
-        self.message(kind, flags).text(1, self.name).text(2, set).nest(3, |list| {
-            list.nest(NFTA_LIST_ELEM, |element| {
-                let element = element.nest(1, |data| data.bytes(1, key));
-                match value {
-                    Value::None => element,
-                    Value::Bytes(bytes) => element.nest(2, |data| data.bytes(1, bytes)),
-                    Value::Goto(chain) => element.nest(2, |data| verdict(data, Verdict::Goto(chain))),
-                }
+        self.message(kind, flags)
+            .text(1, self.name)
+            .text(2, set)
+            .nest(3, |list| {
+                list.nest(NFTA_LIST_ELEM, |element| {
+                    let element = element.nest(1, |data| data.bytes(1, key));
+                    match value {
+                        Value::None => element,
+                        Value::Bytes(bytes) => element.nest(2, |data| data.bytes(1, bytes)),
+                        Value::Goto(chain) => element.nest(2, |data| verdict(data, Verdict::Goto(chain))),
+                    }
+                })
             })
-        })
     }
 
     /// Adds an element. The same again is success; another value for the key is `EBUSY`.
@@ -209,7 +230,10 @@ impl Table<'_> {
     }
 
     pub(crate) fn delete_rule(&self, chain: &str, handle: &[u8]) -> Message {
-        self.message(NFT_MSG_DELRULE, 0).text(1, self.name).text(2, chain).bytes(3, handle)
+        self.message(NFT_MSG_DELRULE, 0)
+            .text(1, self.name)
+            .text(2, chain)
+            .bytes(3, handle)
     }
 }
 
@@ -219,14 +243,20 @@ pub(crate) struct Rule(Message);
 
 impl Rule {
     fn expression(self, name: &str, data: impl FnOnce(Message) -> Message) -> Self {
-        Self(self.0.nest(NFTA_LIST_ELEM, |element| element.text(1, name).nest(2, data)))
+        Self(
+            self.0
+                .nest(NFTA_LIST_ELEM, |element| element.text(1, name).nest(2, data)),
+        )
     }
 
     /// Loads from the network (`true`) or the transport header.
     pub(crate) fn payload(self, network: bool, offset: u32, length: u32, register: u32) -> Self {
         let base = if network { 1 } else { 2 };
         self.expression("payload", |data| {
-            data.number_be(1, register).number_be(2, base).number_be(3, offset).number_be(4, length)
+            data.number_be(1, register)
+                .number_be(2, base)
+                .number_be(3, offset)
+                .number_be(4, length)
         })
     }
 
@@ -245,12 +275,15 @@ impl Rule {
         for (to, from) in padded[..15].iter_mut().zip(name.bytes()) {
             *to = from;
         }
-        self.meta(if input { 6 } else { 7 }, REG_1).compare(equal, &padded)
+        self.meta(if input { 6 } else { 7 }, REG_1)
+            .compare(equal, &padded)
     }
 
     pub(crate) fn compare(self, equal: bool, value: &[u8]) -> Self {
         self.expression("cmp", |data| {
-            data.number_be(1, REG_1).number_be(2, u32::from(!equal)).nest(3, |data| data.bytes(1, value))
+            data.number_be(1, REG_1)
+                .number_be(2, u32::from(!equal))
+                .nest(3, |data| data.bytes(1, value))
         })
     }
 
@@ -267,8 +300,10 @@ impl Rule {
 
     /// The destination is an address of this host.
     pub(crate) fn to_this_host(self) -> Self {
-        self.expression("fib", |data| data.number_be(1, REG_1).number_be(2, 3).number_be(3, 2))
-            .compare(true, &2u32.to_ne_bytes())
+        self.expression("fib", |data| {
+            data.number_be(1, REG_1).number_be(2, 3).number_be(3, 2)
+        })
+        .compare(true, &2u32.to_ne_bytes())
     }
 
     /// What the registers from the first on hold is in the set.
@@ -303,13 +338,16 @@ impl Rule {
 
     pub(crate) fn verdict(self, fate: Verdict<'_>) -> Self {
         self.expression("immediate", |data| {
-            data.number_be(1, NFT_REG_VERDICT).nest(2, |data| verdict(data, fate))
+            data.number_be(1, NFT_REG_VERDICT)
+                .nest(2, |data| verdict(data, fate))
         })
     }
 
     /// An `iptables` match, for rules in a table that `iptables` reads.
     pub(crate) fn compat_match(self, name: &str, revision: u32, info: &[u8]) -> Self {
-        self.expression("match", |data| data.text(1, name).number_be(2, revision).bytes(3, info))
+        self.expression("match", |data| {
+            data.text(1, name).number_be(2, revision).bytes(3, info)
+        })
     }
 }
 
@@ -329,14 +367,24 @@ impl Socket {
 
     /// The elements of a set; none when there is no such set.
     pub(crate) fn elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Element>> {
-        let message = table.message(NFT_MSG_GETSETELEM, 0).text(1, table.name).text(2, set);
+        let message = table
+            .message(NFT_MSG_GETSETELEM, 0)
+            .text(1, table.name)
+            .text(2, set);
         let answers = or_none(self.dump(message))?;
         let mut elements = Vec::new();
         for answer in &answers {
             let list = attribute(answer.get(4..).unwrap_or_default(), 3).unwrap_or_default();
             for (_, element) in attributes(list) {
-                let value = |kind| attribute(element, kind).and_then(|data| attribute(data, 1)).unwrap_or_default();
-                elements.push(Element { key: value(1).to_vec(), data: value(2).to_vec() });
+                let value = |kind| {
+                    attribute(element, kind)
+                        .and_then(|data| attribute(data, 1))
+                        .unwrap_or_default()
+                };
+                elements.push(Element {
+                    key: value(1).to_vec(),
+                    data: value(2).to_vec(),
+                });
             }
         }
         Ok(elements)
@@ -344,7 +392,10 @@ impl Socket {
 
     /// Whether the base chain's policy is to drop.
     pub(crate) fn drops_by_policy(&mut self, table: Table<'_>, chain: &str) -> Result<bool> {
-        let message = table.message(NFT_MSG_GETCHAIN, 0).text(1, table.name).text(3, chain);
+        let message = table
+            .message(NFT_MSG_GETCHAIN, 0)
+            .text(1, table.name)
+            .text(3, chain);
         let answers = or_none(self.request(message))?;
         Ok(answers.iter().any(|answer| {
             attribute(answer.get(4..).unwrap_or_default(), 5).is_some_and(|policy| policy == [0; 4])
@@ -353,7 +404,10 @@ impl Socket {
 
     /// The chain's rules as handle and raw expressions.
     pub(crate) fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let message = table.message(NFT_MSG_GETRULE, 0).text(1, table.name).text(2, chain);
+        let message = table
+            .message(NFT_MSG_GETRULE, 0)
+            .text(1, table.name)
+            .text(2, chain);
         let of_chain = |answer: &Answer| {
             let list = answer.get(4..)?;
             if text(attribute(list, 2)?) != chain {

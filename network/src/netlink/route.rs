@@ -67,7 +67,11 @@ pub(crate) struct Link {
 impl Link {
     /// `aa:bb:…`
     pub(crate) fn mac_text(&self) -> String {
-        self.mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+        self.mac
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(":")
     }
 }
 
@@ -108,9 +112,12 @@ impl Socket {
 
     /// Makes a bridge; one that is there already is success.
     pub(crate) fn add_bridge(&mut self, name: &str, mtu: u32) -> Result<()> {
-        let mut message =
-            Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_header(AF_UNSPEC, 0, IFF_UP, IFF_UP))
-                .text(IFLA_IFNAME, name);
+        let mut message = Message::new(
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &link_header(AF_UNSPEC, 0, IFF_UP, IFF_UP),
+        )
+        .text(IFLA_IFNAME, name);
         if mtu > 0 {
             message = message.number(IFLA_MTU, mtu);
         }
@@ -120,16 +127,27 @@ impl Socket {
 
     /// Makes the pair, plugs this end into the bridge and sets it up: one call.
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
-        let mtu = |message: Message| if veth.mtu > 0 { message.number(IFLA_MTU, veth.mtu) } else { message };
+        let mtu = |message: Message| {
+            if veth.mtu > 0 {
+                message.number(IFLA_MTU, veth.mtu)
+            } else {
+                message
+            }
+        };
         let netns = veth.netns.as_raw_fd().cast_unsigned();
-        let message =
-            Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link_header(AF_UNSPEC, 0, IFF_UP, IFF_UP))
-                .text(IFLA_IFNAME, veth.name)
-                .number(IFLA_MASTER, veth.master);
+        let message = Message::new(
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &link_header(AF_UNSPEC, 0, IFF_UP, IFF_UP),
+        )
+        .text(IFLA_IFNAME, veth.name)
+        .number(IFLA_MASTER, veth.master);
         let message = mtu(message).nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
-                    let peer = peer.raw(&link_header(AF_UNSPEC, 0, 0, 0)).text(IFLA_IFNAME, veth.peer);
+                    let peer = peer
+                        .raw(&link_header(AF_UNSPEC, 0, 0, 0))
+                        .text(IFLA_IFNAME, veth.peer);
                     mtu(peer).number(IFLA_NET_NS_FD, netns)
                 })
             })
@@ -138,7 +156,12 @@ impl Socket {
     }
 
     pub(crate) fn set_up(&mut self, index: u32) -> Result<()> {
-        self.request(Message::new(RTM_SETLINK, 0, &link_header(AF_UNSPEC, index, IFF_UP, IFF_UP))).map(drop)
+        self.request(Message::new(
+            RTM_SETLINK,
+            0,
+            &link_header(AF_UNSPEC, index, IFF_UP, IFF_UP),
+        ))
+        .map(drop)
     }
 
     pub(crate) fn set_loopback_up(&mut self) -> Result<()> {
@@ -164,24 +187,41 @@ impl Socket {
     }
 
     pub(crate) fn delete_link(&mut self, index: u32) -> Result<()> {
-        ignore(self.request(Message::new(RTM_DELLINK, 0, &link_header(AF_UNSPEC, index, 0, 0))), ENODEV)
+        ignore(
+            self.request(Message::new(RTM_DELLINK, 0, &link_header(AF_UNSPEC, index, 0, 0))),
+            ENODEV,
+        )
     }
 
     /// The addresses of a link.
     pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>> {
         let answers = self.dump(Message::new(RTM_GETADDR, 0, &[0; 8]))?;
-        Ok(answers.iter().filter_map(|answer| parse_address(answer, index)).collect())
+        Ok(answers
+            .iter()
+            .filter_map(|answer| parse_address(answer, index))
+            .collect())
     }
 
     /// Adds an address; one that is there already is success.
     pub(crate) fn add_address(&mut self, index: u32, net: IpNet) -> Result<()> {
-        let mut header = [family(net.addr()), net.prefix_len(), 0, RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
+        let mut header = [
+            family(net.addr()),
+            net.prefix_len(),
+            0,
+            RT_SCOPE_UNIVERSE,
+            0,
+            0,
+            0,
+            0,
+        ];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         let mut message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
             .address(IFA_LOCAL, net.addr())
             .address(IFA_ADDRESS, net.addr());
         match net {
-            IpNet::V4(v4) if v4.prefix_len() < 31 => message = message.address(IFA_BROADCAST, v4.broadcast().into()),
+            IpNet::V4(v4) if v4.prefix_len() < 31 => {
+                message = message.address(IFA_BROADCAST, v4.broadcast().into())
+            }
             IpNet::V4(_) => {}
             // Nobody else has it: the lease says so.
             IpNet::V6(_) => message = message.number(IFA_FLAGS, IFA_F_NODAD),
@@ -191,9 +231,25 @@ impl Socket {
 
     /// Adds a route out of a link, through `gateway` if there is one.
     pub(crate) fn add_route(&mut self, index: u32, to: IpNet, gateway: Option<IpAddr>) -> Result<()> {
-        let scope = if gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
-        let header =
-            [family(to.addr()), to.prefix_len(), 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0];
+        let scope = if gateway.is_some() {
+            RT_SCOPE_UNIVERSE
+        } else {
+            RT_SCOPE_LINK
+        };
+        let header = [
+            family(to.addr()),
+            to.prefix_len(),
+            0,
+            0,
+            RT_TABLE_MAIN,
+            RTPROT_BOOT,
+            scope,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
         let mut message =
             Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &header).number(RTA_OIF, index);
         if to.prefix_len() > 0 {
@@ -214,14 +270,19 @@ fn ignore<T>(result: Result<T>, errno: i32) -> Result<()> {
 }
 
 fn parse_link(answer: &[u8]) -> Link {
-    let mut link = Link { index: number(answer.get(4..).unwrap_or_default()), ..Link::default() };
+    let mut link = Link {
+        index: number(answer.get(4..).unwrap_or_default()),
+        ..Link::default()
+    };
     link.up = number(answer.get(8..).unwrap_or_default()) & IFF_UP != 0;
     for (kind, value) in attributes(answer.get(16..).unwrap_or_default()) {
         match kind {
             IFLA_ADDRESS => link.mac = value.to_vec(),
             IFLA_OPERSTATE => link.operational = value.first() == Some(&IF_OPER_UP),
             IFLA_LINKINFO => {
-                link.kind = attribute(value, IFLA_INFO_KIND).map(|kind| text(kind).to_owned()).unwrap_or_default();
+                link.kind = attribute(value, IFLA_INFO_KIND)
+                    .map(|kind| text(kind).to_owned())
+                    .unwrap_or_default();
             }
             _ => {}
         }

@@ -19,8 +19,13 @@ pub fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Send + 'st
     let thread = std::thread::spawn(move || {
         namespace::unshare(&[Kind::Net]).expect("these tests run as root");
         ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let host = Host { dir: tempfile::tempdir().unwrap() };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let host = Host {
+            dir: tempfile::tempdir().unwrap(),
+        };
         runtime.block_on(test(host));
     });
     if let Err(panic) = thread.join() {
@@ -34,8 +39,15 @@ pub fn ip(arguments: &str) -> String {
 }
 
 pub fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -56,7 +68,10 @@ impl Host {
             bin_dirs: vec![self.path("bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cache_dir: self.path("cache"),
             lease_dir: self.path("leases"),
-            builtin: Some(Builtin { bridge: "criquet0".into(), subnet: "10.88.0.0/16".parse().unwrap() }),
+            builtin: Some(Builtin {
+                bridge: "criquet0".into(),
+                subnet: "10.88.0.0/16".parse().unwrap(),
+            }),
             native: true,
         }
     }
@@ -67,7 +82,12 @@ impl Host {
 
     /// Without native work: every plugin is a binary.
     pub fn binaries(&self) -> Network {
-        Network::open(Options { native: false, builtin: None, ..self.options() }).unwrap()
+        Network::open(Options {
+            native: false,
+            builtin: None,
+            ..self.options()
+        })
+        .unwrap()
     }
 
     pub fn configure(&self, name: &str, text: &str) {
@@ -85,7 +105,10 @@ impl Host {
 
     /// The leased addresses of a network.
     pub fn leases(&self, network: &str) -> Vec<String> {
-        names(&self.path("leases").join(network)).into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()
+        names(&self.path("leases").join(network))
+            .into_iter()
+            .filter(|name| name.parse::<IpAddr>().is_ok())
+            .collect()
     }
 
     pub fn records(&self) -> Vec<String> {
@@ -94,8 +117,16 @@ impl Host {
 }
 
 pub fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>());
-    let mut names: Vec<String> = entries.unwrap_or_default().into_iter().map(|name| name.into_string().unwrap()).collect();
+    let entries = std::fs::read_dir(dir).map(|entries| {
+        entries
+            .map(|entry| entry.unwrap().file_name())
+            .collect::<Vec<_>>()
+    });
+    let mut names: Vec<String> = entries
+        .unwrap_or_default()
+        .into_iter()
+        .map(|name| name.into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -109,7 +140,16 @@ pub struct Place {
 
 impl Place {
     pub fn new(id: &str) -> Self {
-        let netns = namespace::create(Kinds { net: true, ..Kinds::default() }, None).unwrap().net.unwrap();
+        let netns = namespace::create(
+            Kinds {
+                net: true,
+                ..Kinds::default()
+            },
+            None,
+        )
+        .unwrap()
+        .net
+        .unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
         let pod = Pod {
             id: id.into(),
@@ -124,7 +164,12 @@ impl Place {
 
     pub fn port(mut self, host_port: u16, container_port: u16, host_ip: Option<&str>) -> Self {
         let host_ip = host_ip.map(|ip| ip.parse().unwrap());
-        self.pod.ports.push(PortMapping { host_port, container_port, protocol: Protocol::Tcp, host_ip });
+        self.pod.ports.push(PortMapping {
+            host_port,
+            container_port,
+            protocol: Protocol::Tcp,
+            host_ip,
+        });
         self
     }
 
@@ -134,10 +179,14 @@ impl Place {
 
     /// Says the peer's address to everybody who connects.
     pub fn serve(&self, port: u16) {
-        let listener = self.inside(|| TcpListener::bind(SocketAddr::from(([0u16; 8], port)))).unwrap();
+        let listener = self
+            .inside(|| TcpListener::bind(SocketAddr::from(([0u16; 8], port))))
+            .unwrap();
         std::thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                stream.write_all(peer.ip().to_canonical().to_string().as_bytes()).unwrap();
+                stream
+                    .write_all(peer.ip().to_canonical().to_string().as_bytes())
+                    .unwrap();
             }
         });
     }
