@@ -323,7 +323,8 @@ fn schema1() -> Error {
     )
 }
 
-/// The nesting of JSON needs no check of ours: `serde_json` ends at 128.
+/// The nesting of JSON needs no check of ours: `serde_json` ends at 128, and skips what we do not read without
+/// recursion.
 fn check_size(bytes: &[u8], what: &str) -> Result<()> {
     if bytes.len() as u64 > DOCUMENT_SIZE_MAX {
         return Err(Error::new(
@@ -411,7 +412,6 @@ mod tests {
     #[test]
     fn refused() {
         let many = Value::Array(vec![descriptor("x"); LAYERS_MAX + 1]);
-        let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
         let mut traversal = descriptor("x");
         traversal["digest"] = json!("sha256:../../x");
         let mut negative = descriptor("x");
@@ -438,7 +438,6 @@ mod tests {
             (with("layers", many), None, "at most"),
             (with("layers", json!([traversal])), None, "invalid digest"),
             (with("layers", json!([negative])), None, "invalid value"),
-            (with("extra", deep), None, "recursion limit"),
             (json!([]), None, "invalid"),
         ] {
             let error = parse(&document, expected).unwrap_err().to_string();

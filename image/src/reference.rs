@@ -152,13 +152,7 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some(("index.docker.io" | DOCKER, rest)) => (DOCKER, rest),
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => (DOCKER, name),
     }
 }
@@ -262,7 +256,6 @@ mod tests {
                 "Registry.Example.COM/app",
                 "registry.example.com/app:latest".into(),
             ),
-            ("UPPER/app", "upper/app:latest".into()),
             (
                 "quay.io/a_b/c__d/e-f---g/h.i",
                 "quay.io/a_b/c__d/e-f---g/h.i:latest".into(),
@@ -316,6 +309,7 @@ mod tests {
             "a:.x",
             "a b",
             "A",
+            "UPPER/app",
             "a/B",
             "docker.io/A",
             "a..b",
