@@ -93,7 +93,7 @@ impl AsFd for Connection {
 
 /// A failure as a reply. Its text is cut to what a person reads.
 #[must_use]
-pub(super) fn failed(failure: &Failure) -> reply::Kind {
+pub(crate) fn failed(failure: &Failure) -> reply::Kind {
     const MESSAGE_BYTES_MAX: usize = 4096;
     let mut end = failure.message.len().min(MESSAGE_BYTES_MAX);
     while !failure.message.is_char_boundary(end) {

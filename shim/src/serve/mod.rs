@@ -22,6 +22,7 @@ mod request;
 mod streams;
 mod token;
 
+pub(crate) use connection::failed;
 use connection::{Connection, Pending};
 use token::Token;
 
