@@ -40,7 +40,11 @@ macro_rules! calls {
 impl Cri {
     /// A client of the daemon at `socket`. Connects when first used.
     pub fn new(socket: &Path) -> Cri {
-        let threads = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio runtime");
+        let threads = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("tokio runtime");
         let socket: PathBuf = socket.to_path_buf();
         let connect = tower::service_fn(move |_: Uri| {
             let socket = socket.clone();
@@ -76,18 +80,26 @@ impl Cri {
         self.threads.block_on(async {
             match tokio::time::timeout(CALL, work).await {
                 Ok(answer) => answer.map(Response::into_inner),
-                Err(_) => Err(Status::new(Code::DeadlineExceeded, "the test's own limit of 120 s")),
+                Err(_) => Err(Status::new(
+                    Code::DeadlineExceeded,
+                    "the test's own limit of 120 s",
+                )),
             }
         })
     }
 
     /// Like the plain call, with a deadline that the daemon is told.
     #[allow(clippy::result_large_err)]
-    pub fn pull_image_within(&self, request: cri::PullImageRequest, limit: Duration) -> Result<String, Status> {
+    pub fn pull_image_within(
+        &self,
+        request: cri::PullImageRequest,
+        limit: Duration,
+    ) -> Result<String, Status> {
         let mut client = self.images();
         let mut request = Request::new(request);
         request.set_timeout(limit);
-        self.call(async move { client.pull_image(request).await }).map(|answer| answer.image_ref)
+        self.call(async move { client.pull_image(request).await })
+            .map(|answer| answer.image_ref)
     }
 
     calls! {

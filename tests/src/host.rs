@@ -9,7 +9,11 @@ use crate::run;
 /// Mount points of this mount namespace, in the order of /proc/self/mountinfo.
 pub fn mounts() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| path.replace("\\040", " ")).collect()
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|path| path.replace("\\040", " "))
+        .collect()
 }
 
 /// Every cgroup hierarchy that is mounted.
@@ -28,7 +32,9 @@ pub fn cgroup_roots() -> Vec<PathBuf> {
 /// The folders below `path`, deepest first, without `path` itself.
 pub fn folders_below(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(path) else { return found };
+    let Ok(entries) = fs::read_dir(path) else {
+        return found;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(folders_below(&entry.path()));
@@ -41,7 +47,9 @@ pub fn folders_below(path: &Path) -> Vec<PathBuf> {
 /// Everything below `path`, as text, without following links.
 pub fn tree(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(path) else { return found };
+    let Ok(entries) = fs::read_dir(path) else {
+        return found;
+    };
     for entry in entries.flatten() {
         found.push(entry.path().to_string_lossy().into_owned());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -64,9 +72,16 @@ pub struct Process {
 pub fn processes(wanted: impl Fn(i32, &str) -> bool) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("read /proc").flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let Ok(raw) = fs::read(entry.path().join("cmdline")) else { continue };
-        let command = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_string();
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        let Ok(raw) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let command = String::from_utf8_lossy(&raw)
+            .replace('\0', " ")
+            .trim()
+            .to_string();
         if wanted(pid, &command) {
             found.push(Process { pid, command });
         }
@@ -83,24 +98,33 @@ pub fn processes_of(parent: &str, folders: &[&Path]) -> Vec<Process> {
             return false;
         }
         let inside = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| {
-            text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| path_below(path, parent))
+            text.lines()
+                .filter_map(|line| line.splitn(3, ':').nth(2))
+                .any(|path| path_below(path, parent))
         });
         inside
             || folders.iter().any(|folder| {
                 // Tests of one binary run at once as threads of one process: its children between fork and exec,
                 // and the test programs themselves, are not a daemon's.
-                command.contains(&*folder.to_string_lossy()) || (command.starts_with("criquet") && holds(pid, folder))
+                command.contains(&*folder.to_string_lossy())
+                    || (command.starts_with("criquet") && holds(pid, folder))
             })
     })
 }
 
 fn path_below(path: &str, parent: &str) -> bool {
-    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(parent)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn holds(pid: i32, folder: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target.starts_with(folder))
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|target| target.starts_with(folder))
 }
 
 /// Links of this network namespace, by name.
@@ -121,12 +145,17 @@ pub fn rules() -> Vec<String> {
             all.push_str(&out.stdout);
         }
     }
-    all.lines().filter(|line| !line.starts_with('#')).map(|line| line.trim().to_string()).collect()
+    all.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.trim().to_string())
+        .collect()
 }
 
 /// What each descriptor of a process is.
 pub fn descriptors(pid: u32) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
     let mut found: Vec<String> = entries
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())

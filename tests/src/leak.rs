@@ -46,7 +46,10 @@ impl Place {
 
     /// Mount points below the node's folders.
     pub fn mounts(&self) -> Vec<String> {
-        host::mounts().into_iter().filter(|at| self.folders().iter().any(|f| Path::new(at).starts_with(f))).collect()
+        host::mounts()
+            .into_iter()
+            .filter(|at| self.folders().iter().any(|f| Path::new(at).starts_with(f)))
+            .collect()
     }
 
     /// Processes of the node, the daemon and the registry included.
@@ -102,7 +105,9 @@ fn look(place: &Place, before: &Baseline, daemon: Option<u32>, ids: &[String]) -
         }
     }
     for process in place.processes() {
-        if !before.pids.contains(&process.pid) && Some(process.pid) != daemon.and_then(|pid| i32::try_from(pid).ok()) {
+        if !before.pids.contains(&process.pid)
+            && Some(process.pid) != daemon.and_then(|pid| i32::try_from(pid).ok())
+        {
             found.push(format!("process {} {}", process.pid, process.command));
         }
     }
@@ -111,13 +116,25 @@ fn look(place: &Place, before: &Baseline, daemon: Option<u32>, ids: &[String]) -
             found.push(format!("link {link}"));
         }
     }
-    found.extend(host::rules().into_iter().filter(|rule| of_a_pod(place, rule)).map(|rule| format!("rule {rule}")));
-    let files = place.folders().into_iter().flat_map(host::tree).filter(|path| of_ids(path, ids));
+    found.extend(
+        host::rules()
+            .into_iter()
+            .filter(|rule| of_a_pod(place, rule))
+            .map(|rule| format!("rule {rule}")),
+    );
+    let files = place
+        .folders()
+        .into_iter()
+        .flat_map(host::tree)
+        .filter(|path| of_ids(path, ids));
     found.extend(files.map(|path| format!("file {path}")));
     if let Some(daemon) = daemon {
         let now = host::descriptors(daemon);
         if now.len() > before.descriptors.len() + DESCRIPTOR_SLACK {
-            found.push(format!("descriptors of the daemon: {:?}, at the start {:?}", now, before.descriptors));
+            found.push(format!(
+                "descriptors of the daemon: {:?}, at the start {:?}",
+                now, before.descriptors
+            ));
         }
     }
     found
@@ -126,13 +143,14 @@ fn look(place: &Place, before: &Baseline, daemon: Option<u32>, ids: &[String]) -
 /// A rule that names one address of the pods' subnet or sends a port to one. The gateway's and the whole
 /// subnet's are the network's own.
 fn of_a_pod(place: &Place, rule: &str) -> bool {
-    rule.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}' | ':')).any(|word| {
-        let (address, length) = word.split_once('/').unwrap_or((word, "32"));
-        length == "32"
-            && address.starts_with(&place.addresses)
-            && !address.ends_with(".0.1")
-            && address.parse::<std::net::Ipv4Addr>().is_ok()
-    })
+    rule.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}' | ':'))
+        .any(|word| {
+            let (address, length) = word.split_once('/').unwrap_or((word, "32"));
+            length == "32"
+                && address.starts_with(&place.addresses)
+                && !address.ends_with(".0.1")
+                && address.parse::<std::net::Ipv4Addr>().is_ok()
+        })
 }
 
 fn of_ids(path: &str, ids: &[String]) -> bool {
@@ -141,8 +159,17 @@ fn of_ids(path: &str, ids: &[String]) -> bool {
 
 /// What is left of a node whose daemon has ended, its folders aside.
 pub fn after_end(place: &Place) -> Vec<String> {
-    let mut found: Vec<String> = place.mounts().into_iter().map(|mount| format!("mount {mount}")).collect();
-    found.extend(place.processes().into_iter().map(|p| format!("process {} {}", p.pid, p.command)));
+    let mut found: Vec<String> = place
+        .mounts()
+        .into_iter()
+        .map(|mount| format!("mount {mount}"))
+        .collect();
+    found.extend(
+        place
+            .processes()
+            .into_iter()
+            .map(|p| format!("process {} {}", p.pid, p.command)),
+    );
     found.extend(
         place
             .cgroups()

@@ -23,7 +23,9 @@ pub(crate) fn enter_new() {
         .spawn()
         .expect("start unshare");
     let mut line = String::new();
-    BufReader::new(holder.stdout.take().expect("stdout")).read_line(&mut line).expect("read");
+    BufReader::new(holder.stdout.take().expect("stdout"))
+        .read_line(&mut line)
+        .expect("read");
     assert_eq!(line.trim(), "ready", "the network namespace was not set up");
     let namespace = File::open(format!("/proc/{}/ns/net", holder.id())).expect("open the namespace");
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");

@@ -55,13 +55,20 @@ impl Node {
 
     /// A node with a drop-in configuration.
     pub fn configured(config: &str) -> Node {
-        Node::with(Settings { config: config.into(), ..Settings::default() })
+        Node::with(Settings {
+            config: config.into(),
+            ..Settings::default()
+        })
     }
 
     /// A node as `settings` say.
     pub fn with(settings: Settings) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!("criquet-test-{}-{:03}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "criquet-test-{}-{:03}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         namespace::enter_new();
         let place = Place {
             folder: PathBuf::from("/var/tmp").join(&name),
@@ -82,8 +89,15 @@ impl Node {
         }
         let client = Cri::new(&place.state.join("criquet.sock"));
         let ids = Mutex::new(Vec::new());
-        let mut node =
-            Node { place, registry, settings, client, daemon: None, baseline: Baseline::default(), ids };
+        let mut node = Node {
+            place,
+            registry,
+            settings,
+            client,
+            daemon: None,
+            baseline: Baseline::default(),
+            ids,
+        };
         node.up();
         node.baseline = Baseline::take(&node.place, node.pid());
         node
@@ -130,7 +144,10 @@ impl Node {
     /// Starts the daemon and does not wait.
     pub fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
-        let log = File::options().create(true).append(true).open(self.place.folder.join("daemon.log"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.place.folder.join("daemon.log"));
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(tool::daemon())
@@ -156,7 +173,10 @@ impl Node {
     /// Asks the daemon to end, and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
         let mut child = self.daemon.take().expect("a running daemon");
-        let pid = i32::try_from(child.id()).ok().and_then(ProcessId::from_raw).expect("a pid");
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(ProcessId::from_raw)
+            .expect("a pid");
         kill_process(pid, Signal::TERM).expect("signal the daemon");
         let end = Instant::now() + STOP;
         loop {
@@ -180,10 +200,12 @@ impl Node {
 
     /// Runs `criquet ARGUMENTS` against this node's daemon.
     pub fn criquet(&self, arguments: &[&str]) -> Output {
-        let socket = self.socket();
-        let mut all = vec![arguments[0], "--socket", socket.to_str().expect("utf-8")];
-        all.extend(&arguments[1..]);
-        run(tool::daemon(), &all)
+        let mut command = Command::new(tool::daemon());
+        command
+            .args(arguments)
+            .env("CRIQUET_SOCKET", self.socket())
+            .stdin(Stdio::null());
+        Output::of(command.output().expect("run criquet"))
     }
 
     /// Runs `criquet ARGUMENTS`, a command that talks to no daemon.
@@ -201,18 +223,35 @@ impl Node {
     pub fn crictl_command(&self, arguments: &[&str]) -> Command {
         let endpoint = format!("unix://{}", self.socket().display());
         let mut command = Command::new(tool::go_tool("crictl"));
-        command.args(["--config", "/dev/null", "--timeout", "60s", "-r", &endpoint, "-i", &endpoint]).args(arguments);
+        command
+            .args([
+                "--config",
+                "/dev/null",
+                "--timeout",
+                "60s",
+                "-r",
+                &endpoint,
+                "-i",
+                &endpoint,
+            ])
+            .args(arguments);
         command
     }
 
     /// Pulls an image, unless it is there, and gives its id.
     #[track_caller]
     pub fn pull(&self, name: &str) -> String {
-        let request = cri::ImageStatusRequest { image: Some(image(name)), ..cri::ImageStatusRequest::default() };
+        let request = cri::ImageStatusRequest {
+            image: Some(image(name)),
+            ..cri::ImageStatusRequest::default()
+        };
         if let Some(found) = self.client.image_status(request).expect("ImageStatus").image {
             return found.id;
         }
-        let request = cri::PullImageRequest { image: Some(image(name)), ..cri::PullImageRequest::default() };
+        let request = cri::PullImageRequest {
+            image: Some(image(name)),
+            ..cri::PullImageRequest::default()
+        };
         self.client.pull_image(request).expect("PullImage").image_ref
     }
 
@@ -220,10 +259,22 @@ impl Node {
     #[allow(clippy::result_large_err)]
     pub fn try_pod(&self, mut config: cri::PodSandboxConfig) -> Result<Pod, tonic::Status> {
         if config.log_directory.is_empty() {
-            let uid = config.metadata.as_ref().map_or("none", |metadata| metadata.uid.as_str());
-            config.log_directory = self.place.folder.join("logs").join(uid).to_string_lossy().into_owned();
+            let uid = config
+                .metadata
+                .as_ref()
+                .map_or("none", |metadata| metadata.uid.as_str());
+            config.log_directory = self
+                .place
+                .folder
+                .join("logs")
+                .join(uid)
+                .to_string_lossy()
+                .into_owned();
         }
-        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: String::new(),
+        };
         let id = self.client.run_pod_sandbox(request)?.pod_sandbox_id;
         self.remember(&id);
         Ok(Pod { id, config })
@@ -260,38 +311,56 @@ impl Node {
     /// StartContainer that has to work.
     #[track_caller]
     pub fn start_container(&self, id: &str) {
-        let request = cri::StartContainerRequest { container_id: id.into() };
+        let request = cri::StartContainerRequest {
+            container_id: id.into(),
+        };
         self.client.start_container(request).expect("StartContainer");
     }
 
     /// StopContainer that has to work.
     #[track_caller]
     pub fn stop_container(&self, id: &str, grace_s: i64) {
-        let request = cri::StopContainerRequest { container_id: id.into(), timeout: grace_s };
+        let request = cri::StopContainerRequest {
+            container_id: id.into(),
+            timeout: grace_s,
+        };
         self.client.stop_container(request).expect("StopContainer");
     }
 
     /// RemoveContainer that has to work.
     #[track_caller]
     pub fn remove_container(&self, id: &str) {
-        let request = cri::RemoveContainerRequest { container_id: id.into() };
+        let request = cri::RemoveContainerRequest {
+            container_id: id.into(),
+        };
         self.client.remove_container(request).expect("RemoveContainer");
     }
 
     /// StopPodSandbox and RemovePodSandbox that have to work.
     #[track_caller]
     pub fn remove_pod(&self, id: &str) {
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         self.client.stop_pod_sandbox(request).expect("StopPodSandbox");
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         self.client.remove_pod_sandbox(request).expect("RemovePodSandbox");
     }
 
     /// ContainerStatus that has to work.
     #[track_caller]
     pub fn status(&self, id: &str) -> cri::ContainerStatus {
-        let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        self.client.container_status(request).expect("ContainerStatus").status.expect("a status")
+        let request = cri::ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: false,
+        };
+        self.client
+            .container_status(request)
+            .expect("ContainerStatus")
+            .status
+            .expect("a status")
     }
 
     /// Waits until a container has exited.
@@ -336,7 +405,10 @@ impl Node {
 
     /// Removes every pod.
     pub fn remove_pods(&self) {
-        let pods = self.client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).expect("ListPodSandbox");
+        let pods = self
+            .client
+            .list_pod_sandbox(cri::ListPodSandboxRequest::default())
+            .expect("ListPodSandbox");
         for pod in pods.items {
             self.remove_pod(&pod.id);
         }
@@ -348,7 +420,11 @@ impl Node {
         let ids = self.ids.lock().expect("ids").clone();
         let daemon = self.daemon.as_ref().map(Child::id);
         let left = leak::after_pods(&self.place, &self.baseline, daemon, &ids);
-        assert!(left.is_empty(), "left behind after all pods were removed:\n  {}", left.join("\n  "));
+        assert!(
+            left.is_empty(),
+            "left behind after all pods were removed:\n  {}",
+            left.join("\n  ")
+        );
     }
 
     fn remember(&self, id: &str) {
@@ -366,9 +442,15 @@ impl Node {
         assert!(status.success(), "the daemon ended with {status} after SIGTERM");
         let registry = i32::try_from(self.registry.pid()).unwrap_or(-1);
         let known = format!("process {registry} ");
-        let left: Vec<String> =
-            leak::after_end(&self.place).into_iter().filter(|line| !line.starts_with(&known)).collect();
-        assert!(left.is_empty(), "left behind by a daemon that ended:\n  {}", left.join("\n  "));
+        let left: Vec<String> = leak::after_end(&self.place)
+            .into_iter()
+            .filter(|line| !line.starts_with(&known))
+            .collect();
+        assert!(
+            left.is_empty(),
+            "left behind by a daemon that ended:\n  {}",
+            left.join("\n  ")
+        );
     }
 }
 

@@ -9,10 +9,17 @@ use criquet_proto::cri;
 pub fn pod(name: &str) -> cri::PodSandboxConfig {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let uid = format!("uid-{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let namespaces =
-        cri::NamespaceOption { pid: cri::NamespaceMode::Container.into(), ..cri::NamespaceOption::default() };
+    let namespaces = cri::NamespaceOption {
+        pid: cri::NamespaceMode::Container.into(),
+        ..cri::NamespaceOption::default()
+    };
     cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid, namespace: "tests".into(), attempt: 0 }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            uid,
+            namespace: "tests".into(),
+            attempt: 0,
+        }),
         hostname: name.into(),
         labels: HashMap::from([("app".into(), name.into())]),
         linux: Some(cri::LinuxPodSandboxConfig {
@@ -28,10 +35,15 @@ pub fn pod(name: &str) -> cri::PodSandboxConfig {
 
 /// A container that runs `command` in `image`.
 pub fn container(name: &str, image_name: &str, command: &[&str]) -> cri::ContainerConfig {
-    let namespaces =
-        cri::NamespaceOption { pid: cri::NamespaceMode::Container.into(), ..cri::NamespaceOption::default() };
+    let namespaces = cri::NamespaceOption {
+        pid: cri::NamespaceMode::Container.into(),
+        ..cri::NamespaceOption::default()
+    };
     cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+        metadata: Some(cri::ContainerMetadata {
+            name: name.into(),
+            attempt: 0,
+        }),
         image: Some(image(image_name)),
         command: command.iter().map(ToString::to_string).collect(),
         log_path: format!("{name}.log"),
@@ -48,7 +60,11 @@ pub fn container(name: &str, image_name: &str, command: &[&str]) -> cri::Contain
 
 /// An image by its reference.
 pub fn image(name: &str) -> cri::ImageSpec {
-    cri::ImageSpec { image: name.into(), user_specified_image: name.into(), ..cri::ImageSpec::default() }
+    cri::ImageSpec {
+        image: name.into(),
+        user_specified_image: name.into(),
+        ..cri::ImageSpec::default()
+    }
 }
 
 /// A pod that was run, and the containers that were made in it.

@@ -21,7 +21,11 @@ impl Registry {
     /// The images of hack/images, read-only, on `port`.
     pub(crate) fn of_images(folder: &Path, port: u16) -> Registry {
         let storage = workspace().join(".work/registry");
-        assert!(storage.exists(), "{} is missing: run hack/images/build", storage.display());
+        assert!(
+            storage.exists(),
+            "{} is missing: run hack/images/build",
+            storage.display()
+        );
         let settings = "maintenance: {readonly: {enabled: true}}";
         Registry::start(folder, "images", port, &storage, settings, "")
     }
@@ -41,7 +45,8 @@ impl Registry {
             storage.display(),
         );
         fs::write(&config, text).expect("write the registry's configuration");
-        let log = fs::File::create(folder.join(format!("registry-{name}.log"))).expect("create the registry's log");
+        let log =
+            fs::File::create(folder.join(format!("registry-{name}.log"))).expect("create the registry's log");
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
             .arg(&config)
@@ -51,7 +56,9 @@ impl Registry {
             .spawn()
             .expect("start docker-registry");
         let registry = Registry { process, address };
-        eventually("the registry listens", 20, || TcpStream::connect(&registry.address).ok());
+        eventually("the registry listens", 20, || {
+            TcpStream::connect(&registry.address).ok()
+        });
         registry
     }
 
@@ -74,7 +81,11 @@ impl Registry {
         }
         let own = certs.join(&self.address);
         fs::create_dir_all(&own).expect("create a hosts folder");
-        fs::write(own.join("hosts.toml"), format!("server = \"http://{}\"\n", self.address)).expect("write hosts.toml");
+        fs::write(
+            own.join("hosts.toml"),
+            format!("server = \"http://{}\"\n", self.address),
+        )
+        .expect("write hosts.toml");
     }
 }
 

@@ -44,19 +44,27 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(program: S, arguments: &[&str]) -> Output 
 
 /// The repository's root.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is below the root").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is below the root")
+        .to_path_buf()
 }
 
 /// A tool that hack/tools/build made.
 pub(crate) fn go_tool(name: &str) -> PathBuf {
     let path = workspace().join(".work/bin/tools").join(name);
-    assert!(path.exists(), "{} is missing: run hack/tools/build cri-tools cni", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run hack/tools/build cri-tools cni",
+        path.display()
+    );
     path
 }
 
 /// The daemon as hack/build placed it, with its static shim beside it. CRIQUET_BIN names another folder.
 pub(crate) fn daemon() -> PathBuf {
-    let folder = std::env::var_os("CRIQUET_BIN").map_or_else(|| workspace().join(".work/bin/dev"), PathBuf::from);
+    let folder =
+        std::env::var_os("CRIQUET_BIN").map_or_else(|| workspace().join(".work/bin/dev"), PathBuf::from);
     let path = folder.join("criquet");
     assert!(path.exists(), "{} is missing: run hack/build", path.display());
     path

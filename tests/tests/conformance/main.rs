@@ -46,17 +46,30 @@ fn critest(name: &str, flags: &[&str], focus: &str) {
         // Two specs leave a System V segment on the host.
         run("ipcrm", &["-m", segment]);
     }
-    assert!(report.exists(), "critest wrote no report; see {}", output.display());
+    assert!(
+        report.exists(),
+        "critest wrote no report; see {}",
+        output.display()
+    );
     let _ = fs::copy(&report, out_folder().join(format!("critest-{name}.json")));
     let specs = report::read(&report);
     let problems = judge(&specs, &skips, focus.is_empty());
-    assert!(problems.is_empty(), "{}\n(all of it: {})", problems.join("\n"), output.display());
+    assert!(
+        problems.is_empty(),
+        "{}\n(all of it: {})",
+        problems.join("\n"),
+        output.display()
+    );
 }
 
 fn execute(node: &Node, flags: &[&str], focus: &str, skips: &Skips, report: &PathBuf, output: &PathBuf) {
     let tools = workspace().join(".work/bin/tools");
     let endpoint = format!("unix://{}", node.socket().display());
-    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        tools.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let mut command = Command::new(tools.join("critest"));
     command
         .arg(format!("-runtime-endpoint={endpoint}"))
@@ -64,12 +77,21 @@ fn execute(node: &Node, flags: &[&str], focus: &str, skips: &Skips, report: &Pat
         .args(["-config=/dev/null", "-ginkgo.no-color", "-parallel", PARALLEL])
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .args(flags)
-        .args(skips.excluded().map(|name| format!("-ginkgo.skip={}", literal(name))))
+        .args(
+            skips
+                .excluded()
+                .map(|name| format!("-ginkgo.skip={}", literal(name))),
+        )
         .env("PATH", path)
         .current_dir(node.work())
         .stdin(Stdio::null())
         .stdout(File::create(output).expect("create the output"))
-        .stderr(File::options().append(true).open(output).expect("open the output"));
+        .stderr(
+            File::options()
+                .append(true)
+                .open(output)
+                .expect("open the output"),
+        );
     if !focus.is_empty() {
         command.arg(format!("-ginkgo.focus={focus}"));
     }
@@ -101,9 +123,15 @@ fn judge(specs: &[Spec], skips: &Skips, whole: bool) -> Vec<String> {
     for spec in specs {
         match (&spec.state, skips.reason(&spec.name)) {
             (State::Failed, _) => problems.push(format!("FAILED {}\n    {}", spec.name, spec.message)),
-            (State::Skipped, None) => problems.push(format!("SKIPPED without a reason: {} ({})", spec.name, spec.message)),
+            (State::Skipped, None) => problems.push(format!(
+                "SKIPPED without a reason: {} ({})",
+                spec.name, spec.message
+            )),
             (State::Passed, Some(reason)) => {
-                println!("critest: passed though skips.txt says \"{reason}\": {}", spec.name);
+                println!(
+                    "critest: passed though skips.txt says \"{reason}\": {}",
+                    spec.name
+                );
             }
             _ => {}
         }
@@ -138,5 +166,10 @@ fn out_folder() -> PathBuf {
 
 fn shared_memory() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).map(str::to_string).collect()
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(str::to_string)
+        .collect()
 }

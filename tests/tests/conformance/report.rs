@@ -46,9 +46,18 @@ fn spec(value: &Value) -> Option<Spec> {
             message: text(&value["Failure"]["Message"]),
         });
     }
-    let mut names: Vec<String> = value["ContainerHierarchyTexts"].as_array().into_iter().flatten().map(text).collect();
+    let mut names: Vec<String> = value["ContainerHierarchyTexts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
     names.push(text(&value["LeafNodeText"]));
     let name = names.join(" ");
     // Benchmarks are in the same binary and not part of a validation.
-    (!name.contains("benchmark")).then(|| Spec { name, state, message: text(&value["Failure"]["Message"]) })
+    (!name.contains("benchmark")).then(|| Spec {
+        name,
+        state,
+        message: text(&value["Failure"]["Message"]),
+    })
 }

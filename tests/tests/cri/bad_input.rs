@@ -9,7 +9,11 @@ fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>, codes: &[Code],
     let error = result.unwrap_err();
     assert!(codes.contains(&error.code()), "{error:?}");
     for word in words {
-        assert!(error.message().contains(word), "{word:?} is not in {:?}", error.message());
+        assert!(
+            error.message().contains(word),
+            "{word:?} is not in {:?}",
+            error.message()
+        );
     }
 }
 
@@ -17,13 +21,30 @@ fn refused<T: std::fmt::Debug>(result: Result<T, tonic::Status>, codes: &[Code],
 fn images_that_cannot_be_pulled() {
     let node = Node::start();
     let pull = |name: &str| {
-        node.cri().pull_image(cri::PullImageRequest { image: Some(image(name)), ..Default::default() })
+        node.cri().pull_image(cri::PullImageRequest {
+            image: Some(image(name)),
+            ..Default::default()
+        })
     };
-    refused(pull("registry.k8s.io/no-such-image:1"), &[Code::NotFound], &["no-such-image"]);
-    refused(pull("registry.k8s.io/pause:no-such-tag"), &[Code::NotFound], &["no-such-tag"]);
+    refused(
+        pull("registry.k8s.io/no-such-image:1"),
+        &[Code::NotFound],
+        &["no-such-image"],
+    );
+    refused(
+        pull("registry.k8s.io/pause:no-such-tag"),
+        &[Code::NotFound],
+        &["no-such-tag"],
+    );
     let digest = format!("registry.k8s.io/pause@sha256:{}", "0".repeat(64));
     refused(pull(&digest), &[Code::NotFound], &["sha256:0000"]);
-    for name in ["", "UPPER/case:1", "a b", "registry.k8s.io/pause@sha256:short", "registry.k8s.io/../../etc:1"] {
+    for name in [
+        "",
+        "UPPER/case:1",
+        "a b",
+        "registry.k8s.io/pause@sha256:short",
+        "registry.k8s.io/../../etc:1",
+    ] {
         refused(pull(name), &[Code::InvalidArgument], &[]);
     }
     assert!(pull("127.0.0.1:1/nobody/listens:1").is_err());
@@ -35,30 +56,59 @@ fn images_that_cannot_be_pulled() {
 fn pods_that_cannot_run() {
     let node = Node::start();
     let run = |config: Option<cri::PodSandboxConfig>, handler: &str| {
-        let request = cri::RunPodSandboxRequest { config, runtime_handler: handler.into() };
+        let request = cri::RunPodSandboxRequest {
+            config,
+            runtime_handler: handler.into(),
+        };
         node.cri().run_pod_sandbox(request)
     };
     refused(run(None, ""), &[Code::InvalidArgument], &["config"]);
-    refused(run(Some(pod("x")), "no-such-handler"), &[Code::InvalidArgument, Code::NotFound], &["no-such-handler"]);
+    refused(
+        run(Some(pod("x")), "no-such-handler"),
+        &[Code::InvalidArgument, Code::NotFound],
+        &["no-such-handler"],
+    );
     let changed = |change: &dyn Fn(&mut cri::PodSandboxConfig)| {
         let mut config = pod("bad");
         change(&mut config);
         run(Some(config), "")
     };
-    refused(changed(&|c| c.metadata = None), &[Code::InvalidArgument], &["metadata"]);
     refused(
-        changed(&|c| c.port_mappings = vec![cri::PortMapping { container_port: 70_000, ..Default::default() }]),
+        changed(&|c| c.metadata = None),
+        &[Code::InvalidArgument],
+        &["metadata"],
+    );
+    refused(
+        changed(&|c| {
+            c.port_mappings = vec![cri::PortMapping {
+                container_port: 70_000,
+                ..Default::default()
+            }]
+        }),
         &[Code::InvalidArgument],
         &["70000"],
     );
     refused(
         changed(&|c| {
-            c.linux.as_mut().unwrap().sysctls = [("kernel.no_such_sysctl".to_string(), "1".to_string())].into();
+            c.linux.as_mut().unwrap().sysctls =
+                [("kernel.no_such_sysctl".to_string(), "1".to_string())].into();
         }),
-        &[Code::InvalidArgument, Code::NotFound, Code::Internal, Code::Unknown, Code::FailedPrecondition],
+        &[
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::Internal,
+            Code::Unknown,
+            Code::FailedPrecondition,
+        ],
         &["kernel.no_such_sysctl"],
     );
-    assert!(node.cri().list_pod_sandbox(Default::default()).unwrap().items.is_empty());
+    assert!(
+        node.cri()
+            .list_pod_sandbox(Default::default())
+            .unwrap()
+            .items
+            .is_empty()
+    );
     node.assert_clean();
 }
 
@@ -72,15 +122,36 @@ fn containers_that_cannot_be_made_or_started() {
         change(&mut config);
         node.try_create(&pod, config)
     };
-    refused(create(&|c| c.image = Some(image("no/such:1"))), &[Code::NotFound], &["no/such"]);
-    refused(create(&|c| c.metadata = None), &[Code::InvalidArgument], &["metadata"]);
+    refused(
+        create(&|c| c.image = Some(image("no/such:1"))),
+        &[Code::NotFound],
+        &["no/such"],
+    );
+    refused(
+        create(&|c| c.metadata = None),
+        &[Code::InvalidArgument],
+        &["metadata"],
+    );
     refused(
         create(&|c| c.mounts = vec![mount("/no/such/host/path", "/mnt")]),
-        &[Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition, Code::Internal],
+        &[
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::FailedPrecondition,
+            Code::Internal,
+        ],
         &["/no/such/host/path"],
     );
-    refused(create(&|c| c.mounts = vec![mount("/etc", "relative")]), &[Code::InvalidArgument], &["relative"]);
-    refused(create(&|c| c.log_path = "../../escape.log".into()), &[Code::InvalidArgument], &["escape.log"]);
+    refused(
+        create(&|c| c.mounts = vec![mount("/etc", "relative")]),
+        &[Code::InvalidArgument],
+        &["relative"],
+    );
+    refused(
+        create(&|c| c.log_path = "../../escape.log".into()),
+        &[Code::InvalidArgument],
+        &["escape.log"],
+    );
     refused(
         create(&|c| {
             let security = c.linux.as_mut().unwrap().security_context.as_mut().unwrap();
@@ -101,14 +172,28 @@ fn containers_that_cannot_be_made_or_started() {
         create(&|c| {
             let security = c.linux.as_mut().unwrap().security_context.as_mut().unwrap();
             let add = vec!["NO_SUCH_CAP".to_string()];
-            security.capabilities = Some(cri::Capability { add_capabilities: add, ..Default::default() });
+            security.capabilities = Some(cri::Capability {
+                add_capabilities: add,
+                ..Default::default()
+            });
         }),
         &[Code::InvalidArgument],
         &["NO_SUCH_CAP"],
     );
-    assert!(node.cri().list_containers(Default::default()).unwrap().containers.is_empty());
+    assert!(
+        node.cri()
+            .list_containers(Default::default())
+            .unwrap()
+            .containers
+            .is_empty()
+    );
     start_fails(&node, &pod, &["/no/such/program"], "/no/such/program");
-    start_fails(&node, &pod, &["no-such-program-in-path"], "no-such-program-in-path");
+    start_fails(
+        &node,
+        &pod,
+        &["no-such-program-in-path"],
+        "no-such-program-in-path",
+    );
     start_fails(&node, &pod, &["/etc/passwd"], "/etc/passwd");
 }
 
@@ -121,7 +206,12 @@ fn start_fails(node: &Node, pod: &Pod, command: &[&str], word: &str) {
             return;
         }
     };
-    let error = node.cri().start_container(cri::StartContainerRequest { container_id: id.clone() }).unwrap_err();
+    let error = node
+        .cri()
+        .start_container(cri::StartContainerRequest {
+            container_id: id.clone(),
+        })
+        .unwrap_err();
     assert!(error.message().contains(word), "{error:?}");
     assert_ne!(node.status(&id).state(), cri::ContainerState::ContainerRunning);
     node.remove_container(&id);
@@ -133,34 +223,66 @@ fn unknown_ids() {
     let cri = node.cri();
     let id = "f".repeat(64);
     refused(
-        cri.container_status(cri::ContainerStatusRequest { container_id: id.clone(), verbose: false }),
+        cri.container_status(cri::ContainerStatusRequest {
+            container_id: id.clone(),
+            verbose: false,
+        }),
         &[Code::NotFound],
         &[&id],
     );
     refused(
-        cri.pod_sandbox_status(cri::PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: false }),
+        cri.pod_sandbox_status(cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.clone(),
+            verbose: false,
+        }),
         &[Code::NotFound],
         &[&id],
     );
-    refused(cri.start_container(cri::StartContainerRequest { container_id: id.clone() }), &[Code::NotFound], &[&id]);
-    let exec = cri::ExecSyncRequest { container_id: id.clone(), cmd: vec!["true".into()], timeout: 1 };
+    refused(
+        cri.start_container(cri::StartContainerRequest {
+            container_id: id.clone(),
+        }),
+        &[Code::NotFound],
+        &[&id],
+    );
+    let exec = cri::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".into()],
+        timeout: 1,
+    };
     refused(cri.exec_sync(exec), &[Code::NotFound], &[&id]);
     refused(
-        cri.reopen_container_log(cri::ReopenContainerLogRequest { container_id: id.clone() }),
+        cri.reopen_container_log(cri::ReopenContainerLogRequest {
+            container_id: id.clone(),
+        }),
         &[Code::NotFound],
         &[&id],
     );
-    cri.stop_container(cri::StopContainerRequest { container_id: id.clone(), timeout: 0 }).unwrap();
-    cri.remove_container(cri::RemoveContainerRequest { container_id: id.clone() }).unwrap();
-    cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).unwrap();
-    cri.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id }).unwrap();
+    cri.stop_container(cri::StopContainerRequest {
+        container_id: id.clone(),
+        timeout: 0,
+    })
+    .unwrap();
+    cri.remove_container(cri::RemoveContainerRequest {
+        container_id: id.clone(),
+    })
+    .unwrap();
+    cri.stop_pod_sandbox(cri::StopPodSandboxRequest {
+        pod_sandbox_id: id.clone(),
+    })
+    .unwrap();
+    cri.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id })
+        .unwrap();
 }
 
 #[test]
 fn a_config_with_an_unknown_key_is_refused() {
     let node = Node::start();
     let file = node.work().join("bad.toml");
-    for (text, word) in [("sate = \"/x\"\n", "sate"), ("[image]\ndownloads = \"many\"\n", "downloads")] {
+    for (text, word) in [
+        ("sate = \"/x\"\n", "sate"),
+        ("[image]\ndownloads = \"many\"\n", "downloads"),
+    ] {
         std::fs::write(&file, text).unwrap();
         let out = node.criquet_alone(&["config", "check", "--config", file.to_str().unwrap()]);
         assert_ne!(out.code, 0, "{out:?}");
@@ -169,5 +291,9 @@ fn a_config_with_an_unknown_key_is_refused() {
 }
 
 fn mount(host: &str, inside: &str) -> cri::Mount {
-    cri::Mount { host_path: host.into(), container_path: inside.into(), ..Default::default() }
+    cri::Mount {
+        host_path: host.into(),
+        container_path: inside.into(),
+        ..Default::default()
+    }
 }

@@ -22,18 +22,36 @@ fn crictl_walks_from_pull_to_removal() {
     let info: Value = serde_json::from_str(&node.crictl(&["info"]).ok()).unwrap();
     assert!(info["status"]["conditions"].is_array(), "{info}");
     let pod = node.crictl(&["runp", pod_file]).ok().trim().to_string();
-    let id = node.crictl(&["create", &pod, container_file, pod_file]).ok().trim().to_string();
+    let id = node
+        .crictl(&["create", &pod, container_file, pod_file])
+        .ok()
+        .trim()
+        .to_string();
     node.crictl(&["start", &id]).ok();
     assert!(node.crictl(&["ps", "-q", "--no-trunc"]).ok().contains(&id));
     assert!(node.crictl(&["pods"]).ok().contains("walk"));
     let inspect: Value = serde_json::from_str(&node.crictl(&["inspect", &id]).ok()).unwrap();
     assert_eq!(inspect["status"]["state"], "CONTAINER_RUNNING");
     let inspect: Value = serde_json::from_str(&node.crictl(&["inspectp", &pod]).ok()).unwrap();
-    assert!(inspect["status"]["network"]["ip"].as_str().is_some_and(|ip| ip.starts_with("10.201.")), "{inspect}");
-    eventually("the log", 10, || node.crictl(&["logs", &id]).ok().contains("hello from the walk").then_some(()));
+    assert!(
+        inspect["status"]["network"]["ip"]
+            .as_str()
+            .is_some_and(|ip| ip.starts_with("10.201.")),
+        "{inspect}"
+    );
+    eventually("the log", 10, || {
+        node.crictl(&["logs", &id])
+            .ok()
+            .contains("hello from the walk")
+            .then_some(())
+    });
     assert_eq!(node.crictl(&["exec", "-s", &id, "echo", "sync"]).ok(), "sync\n");
     assert_eq!(node.crictl(&["exec", &id, "echo", "streamed"]).ok(), "streamed\n");
-    assert_eq!(node.crictl(&["exec", "-r", "websocket", &id, "echo", "websocket"]).ok(), "websocket\n");
+    assert_eq!(
+        node.crictl(&["exec", "-r", "websocket", &id, "echo", "websocket"])
+            .ok(),
+        "websocket\n"
+    );
     assert_ne!(node.crictl(&["exec", &id, "false"]).code, 0);
     assert!(node.crictl(&["stats", "-a"]).ok().contains(&id[..12]));
     assert!(node.crictl(&["statsp"]).ok().contains(&pod[..12]));

@@ -6,7 +6,10 @@ use criquet_tests::{BUSYBOX, Node, PAUSE, container, cri, image, pod};
 
 #[allow(clippy::result_large_err)]
 fn look(node: &Node, name: &str) -> Option<cri::Image> {
-    let request = cri::ImageStatusRequest { image: Some(image(name)), ..Default::default() };
+    let request = cri::ImageStatusRequest {
+        image: Some(image(name)),
+        ..Default::default()
+    };
     node.cri().image_status(request).unwrap().image
 }
 
@@ -24,9 +27,17 @@ fn an_image_is_found_by_tag_digest_and_id_and_goes_by_any() {
     for name in [&id, &digest] {
         assert_eq!(look(&node, name).as_ref(), Some(&found), "{name}");
     }
-    node.cri().remove_image(cri::RemoveImageRequest { image: Some(image(&id)) }).unwrap();
+    node.cri()
+        .remove_image(cri::RemoveImageRequest {
+            image: Some(image(&id)),
+        })
+        .unwrap();
     assert!(look(&node, PAUSE).is_none() && look(&node, &digest).is_none());
-    node.cri().remove_image(cri::RemoveImageRequest { image: Some(image(&id)) }).unwrap();
+    node.cri()
+        .remove_image(cri::RemoveImageRequest {
+            image: Some(image(&id)),
+        })
+        .unwrap();
 
     // By digest: no tag comes with it.
     assert_eq!(node.pull(&digest), id);
@@ -56,9 +67,21 @@ fn short_names_are_of_docker_hub() {
 #[test]
 fn a_pull_ends_with_its_deadline_and_can_be_tried_again() {
     let node = Node::start();
-    let request = cri::PullImageRequest { image: Some(image(BUSYBOX)), ..Default::default() };
-    let error = node.cri().pull_image_within(request, Duration::from_micros(500)).unwrap_err();
-    assert!(matches!(error.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{error:?}");
+    let request = cri::PullImageRequest {
+        image: Some(image(BUSYBOX)),
+        ..Default::default()
+    };
+    let error = node
+        .cri()
+        .pull_image_within(request, Duration::from_micros(500))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error.code(),
+            tonic::Code::DeadlineExceeded | tonic::Code::Cancelled
+        ),
+        "{error:?}"
+    );
     node.pull(BUSYBOX);
 }
 
@@ -69,13 +92,23 @@ fn many_pulls_of_one_image_at_once_give_one_image() {
         let mut pulls = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let mut client = node.cri().images();
-            let request = cri::PullImageRequest { image: Some(image(BUSYBOX)), ..Default::default() };
+            let request = cri::PullImageRequest {
+                image: Some(image(BUSYBOX)),
+                ..Default::default()
+            };
             pulls.spawn(async move { client.pull_image(request).await.unwrap().into_inner().image_ref });
         }
         pulls.join_all().await
     });
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    assert_eq!(node.cri().list_images(cri::ListImagesRequest::default()).unwrap().images.len(), 1);
+    assert_eq!(
+        node.cri()
+            .list_images(cri::ListImagesRequest::default())
+            .unwrap()
+            .images
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -83,7 +116,9 @@ fn an_image_in_use_can_be_removed_or_is_refused_but_the_container_lives() {
     let node = Node::start();
     let pod = node.pod(pod("used"));
     let id = node.launch(&pod, container("used", BUSYBOX, &["sleep", "1000"]));
-    let _ = node.cri().remove_image(cri::RemoveImageRequest { image: Some(image(BUSYBOX)) });
+    let _ = node.cri().remove_image(cri::RemoveImageRequest {
+        image: Some(image(BUSYBOX)),
+    });
     assert_eq!(node.exec(&id, &["ls", "/bin/ls"]).stdout, "/bin/ls\n");
 }
 

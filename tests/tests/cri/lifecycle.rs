@@ -6,12 +6,23 @@ use criquet_tests::{BUSYBOX, Node, container, cri, eventually, pod};
 fn a_container_runs_logs_execs_stops_and_goes() {
     let node = Node::start();
     let pod = node.pod(pod("walk"));
-    let config = container("walk", BUSYBOX, &["sh", "-c", "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.1; done"]);
+    let config = container(
+        "walk",
+        BUSYBOX,
+        &[
+            "sh",
+            "-c",
+            "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.1; done",
+        ],
+    );
     let id = node.launch(&pod, config);
 
     let status = node.status(&id);
     assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
-    assert!(status.created_at > 0 && status.started_at >= status.created_at && status.finished_at == 0, "{status:?}");
+    assert!(
+        status.created_at > 0 && status.started_at >= status.created_at && status.finished_at == 0,
+        "{status:?}"
+    );
     assert_eq!(status.image.as_ref().unwrap().image, BUSYBOX);
     assert_eq!(status.image_ref, status.image_id);
 
@@ -20,7 +31,10 @@ fn a_container_runs_logs_execs_stops_and_goes() {
         (text.contains("out\n") && text.contains("err\n")).then_some(())
     });
     let out = node.exec(&id, &["sh", "-c", "echo one; echo two >&2; exit 3"]);
-    assert_eq!((out.code, out.stdout.as_str(), out.stderr.as_str()), (3, "one\n", "two\n"));
+    assert_eq!(
+        (out.code, out.stdout.as_str(), out.stderr.as_str()),
+        (3, "one\n", "two\n")
+    );
 
     node.stop_container(&id, 10);
     let status = node.status(&id);
@@ -29,7 +43,10 @@ fn a_container_runs_logs_execs_stops_and_goes() {
     assert!(status.finished_at >= status.started_at, "{status:?}");
     node.stop_container(&id, 10);
     node.remove_container(&id);
-    let list = node.cri().list_containers(cri::ListContainersRequest::default()).unwrap();
+    let list = node
+        .cri()
+        .list_containers(cri::ListContainersRequest::default())
+        .unwrap();
     assert!(list.containers.is_empty(), "{list:?}");
     node.remove_pod(&pod.id);
     node.remove_pod(&pod.id);
@@ -45,7 +62,11 @@ fn exit_codes_and_reasons_are_told() {
         ("killed", "kill -9 $$", 137, "Error"),
     ] {
         // A shell that is PID 1 cannot kill itself: one below it does.
-        let script = if name == "killed" { format!("sh -c '{script}'; exit $?") } else { script.to_string() };
+        let script = if name == "killed" {
+            format!("sh -c '{script}'; exit $?")
+        } else {
+            script.to_string()
+        };
         let id = node.launch(&pod, container(name, BUSYBOX, &["sh", "-c", &script]));
         let status = node.wait_exit(&id, 10);
         assert_eq!(status.exit_code, code, "{name}: {status:?}");
@@ -67,14 +88,25 @@ fn a_container_over_its_memory_limit_is_oom_killed() {
     });
     let id = node.launch(&pod, config);
     let status = node.wait_exit(&id, 30);
-    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "{status:?}");
+    assert_eq!(
+        (status.exit_code, status.reason.as_str()),
+        (137, "OOMKilled"),
+        "{status:?}"
+    );
 }
 
 #[test]
 fn a_stop_without_an_answer_to_term_kills_after_the_grace() {
     let node = Node::start();
     let pod = node.pod(pod("deaf"));
-    let id = node.launch(&pod, container("deaf", BUSYBOX, &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]));
+    let id = node.launch(
+        &pod,
+        container(
+            "deaf",
+            BUSYBOX,
+            &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+        ),
+    );
     std::thread::sleep(std::time::Duration::from_millis(300));
     let start = std::time::Instant::now();
     node.stop_container(&id, 1);
@@ -88,12 +120,21 @@ fn a_stopped_pod_has_no_running_container_and_keeps_its_records() {
     let node = Node::start();
     let pod = node.pod(pod("stopped"));
     let id = node.launch(&pod, container("c", BUSYBOX, &["sleep", "1000"]));
-    node.cri().stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.id.clone() }).unwrap();
-    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
+    node.cri()
+        .stop_pod_sandbox(cri::StopPodSandboxRequest {
+            pod_sandbox_id: pod.id.clone(),
+        })
+        .unwrap();
+    let request = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.id.clone(),
+        verbose: true,
+    };
     let status = node.cri().pod_sandbox_status(request).unwrap().status.unwrap();
     assert_eq!(status.state(), cri::PodSandboxState::SandboxNotready);
     assert_eq!(node.status(&id).state(), cri::ContainerState::ContainerExited);
-    let error = node.try_create(&pod, container("late", BUSYBOX, &["true"])).unwrap_err();
+    let error = node
+        .try_create(&pod, container("late", BUSYBOX, &["true"]))
+        .unwrap_err();
     assert!(!error.message().is_empty());
 }
 
@@ -123,24 +164,55 @@ fn lists_are_filtered() {
     let second = node.pod(pod("second"));
     let id = node.launch(&first, container("c", BUSYBOX, &["sleep", "1000"]));
     node.pull(BUSYBOX);
-    let created = node.try_create(&second, container("d", BUSYBOX, &["sleep", "1000"])).unwrap();
+    let created = node
+        .try_create(&second, container("d", BUSYBOX, &["sleep", "1000"]))
+        .unwrap();
     let pods = |filter: cri::PodSandboxFilter| {
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        node.cri().list_pod_sandbox(request).unwrap().items.into_iter().map(|pod| pod.id).collect::<Vec<_>>()
+        node.cri()
+            .list_pod_sandbox(request)
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|pod| pod.id)
+            .collect::<Vec<_>>()
     };
     let by_label = cri::PodSandboxFilter {
         label_selector: [("app".to_string(), "second".to_string())].into(),
         ..Default::default()
     };
     assert_eq!(pods(by_label), [second.id.clone()]);
-    assert_eq!(pods(cri::PodSandboxFilter { id: first.id.clone(), ..Default::default() }), [first.id.clone()]);
+    assert_eq!(
+        pods(cri::PodSandboxFilter {
+            id: first.id.clone(),
+            ..Default::default()
+        }),
+        [first.id.clone()]
+    );
     let containers = |filter: cri::ContainerFilter| {
         let request = cri::ListContainersRequest { filter: Some(filter) };
-        node.cri().list_containers(request).unwrap().containers.into_iter().map(|c| c.id).collect::<Vec<_>>()
+        node.cri()
+            .list_containers(request)
+            .unwrap()
+            .containers
+            .into_iter()
+            .map(|c| c.id)
+            .collect::<Vec<_>>()
     };
-    let running = cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() };
-    assert_eq!(containers(cri::ContainerFilter { state: Some(running), ..Default::default() }), [id]);
-    let of_second = cri::ContainerFilter { pod_sandbox_id: second.id.clone(), ..Default::default() };
+    let running = cri::ContainerStateValue {
+        state: cri::ContainerState::ContainerRunning.into(),
+    };
+    assert_eq!(
+        containers(cri::ContainerFilter {
+            state: Some(running),
+            ..Default::default()
+        }),
+        [id]
+    );
+    let of_second = cri::ContainerFilter {
+        pod_sandbox_id: second.id.clone(),
+        ..Default::default()
+    };
     assert_eq!(containers(of_second), [created]);
 }
 

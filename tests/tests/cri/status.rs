@@ -18,21 +18,44 @@ fn status_is_ready_and_names_the_default_handler() {
     let conditions = answer.status.unwrap().conditions;
     for wanted in ["RuntimeReady", "NetworkReady"] {
         let found = conditions.iter().find(|condition| condition.r#type == wanted);
-        assert!(found.is_some_and(|condition| condition.status), "{wanted} in {conditions:?}");
+        assert!(
+            found.is_some_and(|condition| condition.status),
+            "{wanted} in {conditions:?}"
+        );
     }
-    assert!(answer.runtime_handlers.iter().any(|handler| handler.name.is_empty()), "{:?}", answer.runtime_handlers);
+    assert!(
+        answer
+            .runtime_handlers
+            .iter()
+            .any(|handler| handler.name.is_empty()),
+        "{:?}",
+        answer.runtime_handlers
+    );
     for (key, text) in answer.info {
-        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("info {key} is no JSON: {e}"));
+        serde_json::from_str::<serde_json::Value>(&text)
+            .unwrap_or_else(|e| panic!("info {key} is no JSON: {e}"));
     }
 }
 
 #[test]
 fn without_any_network_the_node_is_not_network_ready() {
     let node = Node::configured("[network.builtin]\nenabled = false\n");
-    let status = node.cri().status(cri::StatusRequest::default()).unwrap().status.unwrap();
-    let network = status.conditions.iter().find(|condition| condition.r#type == "NetworkReady").unwrap();
+    let status = node
+        .cri()
+        .status(cri::StatusRequest::default())
+        .unwrap()
+        .status
+        .unwrap();
+    let network = status
+        .conditions
+        .iter()
+        .find(|condition| condition.r#type == "NetworkReady")
+        .unwrap();
     assert!(!network.status, "{network:?}");
-    assert!(!network.reason.is_empty() && !network.message.is_empty(), "{network:?}");
+    assert!(
+        !network.reason.is_empty() && !network.message.is_empty(),
+        "{network:?}"
+    );
 }
 
 #[test]
@@ -46,7 +69,16 @@ fn the_cgroup_driver_is_told() {
 fn what_is_not_served_says_so() {
     let node = Node::start();
     let mut runtime = node.cri().runtime();
-    let request = cri::CheckpointContainerRequest { container_id: "none".into(), ..Default::default() };
-    let error = node.cri().wait(async { runtime.checkpoint_container(request).await }).unwrap_err();
-    assert!(matches!(error.code(), tonic::Code::Unimplemented | tonic::Code::NotFound), "{error:?}");
+    let request = cri::CheckpointContainerRequest {
+        container_id: "none".into(),
+        ..Default::default()
+    };
+    let error = node
+        .cri()
+        .wait(async { runtime.checkpoint_container(request).await })
+        .unwrap_err();
+    assert!(
+        matches!(error.code(), tonic::Code::Unimplemented | tonic::Code::NotFound),
+        "{error:?}"
+    );
 }

@@ -25,7 +25,11 @@ fn exec_carries_stdin_and_the_exit_code() {
         stdin.write_all(&vec![b'x'; 300_000]).unwrap();
         drop(stdin);
         let out = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "300000", "{transport}: {out:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&out.stdout).trim(),
+            "300000",
+            "{transport}: {out:?}"
+        );
         assert!(!out.status.success(), "{transport}");
     }
 }
@@ -36,7 +40,17 @@ fn exec_carries_much_output() {
     let pod = node.pod(pod("much"));
     let id = node.launch(&pod, container("much", BUSYBOX, &["sleep", "1000"]));
     for transport in TRANSPORTS {
-        let out = node.crictl(&["exec", "-r", transport, &id, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' y"]).ok();
+        let out = node
+            .crictl(&[
+                "exec",
+                "-r",
+                transport,
+                &id,
+                "sh",
+                "-c",
+                "head -c 3000000 /dev/zero | tr '\\0' y",
+            ])
+            .ok();
         assert_eq!(out.len(), 3_000_000, "{transport}");
     }
 }

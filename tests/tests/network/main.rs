@@ -22,16 +22,35 @@ fn node(config: &str) -> Node {
     if config != BUILTIN {
         std::fs::write(node.place.folder.join("cni/10-test.conflist"), CONFLIST).unwrap();
         eventually("the network is ready", 20, || {
-            let status = node.cri().status(cri::StatusRequest::default()).unwrap().status.unwrap();
-            status.conditions.iter().all(|condition| condition.status).then_some(())
+            let status = node
+                .cri()
+                .status(cri::StatusRequest::default())
+                .unwrap()
+                .status
+                .unwrap();
+            status
+                .conditions
+                .iter()
+                .all(|condition| condition.status)
+                .then_some(())
         });
     }
     node
 }
 
 fn address(node: &Node, pod: &Pod) -> String {
-    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
-    node.cri().pod_sandbox_status(request).unwrap().status.unwrap().network.unwrap().ip
+    let request = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.id.clone(),
+        verbose: false,
+    };
+    node.cri()
+        .pod_sandbox_status(request)
+        .unwrap()
+        .status
+        .unwrap()
+        .network
+        .unwrap()
+        .ip
 }
 
 fn page(address: &str) -> Option<String> {
@@ -47,24 +66,42 @@ fn page(address: &str) -> Option<String> {
 fn pods_reach_each_other_and_host_ports_lead_to_them(config: &str) {
     let node = node(config);
     let mut served = pod("web");
-    served.port_mappings = vec![cri::PortMapping { container_port: 80, host_port: 12000, ..Default::default() }];
+    served.port_mappings = vec![cri::PortMapping {
+        container_port: 80,
+        host_port: 12000,
+        ..Default::default()
+    }];
     let web = node.pod(served);
     node.launch(&web, container("nginx", NGINX, &[]));
     let ip = address(&node, &web);
     assert!(ip.starts_with("10.201."), "{ip}");
     eventually("the host reaches the pod", 10, || page(&format!("{ip}:80")));
     eventually("the host port on loopback", 10, || page("127.0.0.1:12000"));
-    eventually("the host port on the node's address", 10, || page("192.168.77.1:12000"));
+    eventually("the host port on the node's address", 10, || {
+        page("192.168.77.1:12000")
+    });
 
     let client = node.pod(pod("client"));
     let id = node.launch(&client, container("client", BUSYBOX, &["sleep", "1000"]));
     assert_ne!(address(&node, &client), ip);
-    let out = node.exec(&id, &["wget", "-q", "-T", "5", "-O", "-", &format!("http://{ip}/")]);
+    let out = node.exec(
+        &id,
+        &["wget", "-q", "-T", "5", "-O", "-", &format!("http://{ip}/")],
+    );
     assert!(out.stdout.contains("Welcome to nginx"), "{out:?}");
     let out = node.exec(&id, &["ip", "-o", "addr", "show"]);
-    assert!(out.stdout.contains("eth0") && out.stdout.contains("127.0.0.1"), "{out:?}");
-    let out = node.exec(&id, &["wget", "-q", "-T", "5", "-O", "-", "http://192.168.77.1:12000/"]);
-    assert!(out.stdout.contains("Welcome to nginx"), "a pod reaches the host port: {out:?}");
+    assert!(
+        out.stdout.contains("eth0") && out.stdout.contains("127.0.0.1"),
+        "{out:?}"
+    );
+    let out = node.exec(
+        &id,
+        &["wget", "-q", "-T", "5", "-O", "-", "http://192.168.77.1:12000/"],
+    );
+    assert!(
+        out.stdout.contains("Welcome to nginx"),
+        "a pod reaches the host port: {out:?}"
+    );
 }
 
 #[test]
@@ -105,10 +142,16 @@ fn names_are_resolved_as_the_pod_asks() {
     let pod = node.pod(config);
     let id = node.launch(&pod, container("dns", BUSYBOX, &["sleep", "1000"]));
     let out = node.exec(&id, &["cat", "/etc/resolv.conf"]).stdout;
-    assert_eq!(out, "search google.com\nnameserver 10.10.10.10\noptions ndots:8\n");
+    assert_eq!(
+        out,
+        "search google.com\nnameserver 10.10.10.10\noptions ndots:8\n"
+    );
     assert_eq!(node.exec(&id, &["hostname"]).stdout, "myhost\n");
     let hosts = node.exec(&id, &["cat", "/etc/hosts"]).stdout;
-    assert!(hosts.contains("127.0.0.1") && hosts.contains("localhost"), "{hosts}");
+    assert!(
+        hosts.contains("127.0.0.1") && hosts.contains("localhost"),
+        "{hosts}"
+    );
 }
 
 #[test]
@@ -116,11 +159,19 @@ fn a_pod_on_the_hosts_network_sees_the_hosts_links() {
     let node = Node::start();
     let mut config = pod("host");
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
-    security.namespace_options.as_mut().unwrap().set_network(cri::NamespaceMode::Node);
+    security
+        .namespace_options
+        .as_mut()
+        .unwrap()
+        .set_network(cri::NamespaceMode::Node);
     let pod = node.pod(config);
     let mut config = container("host", BUSYBOX, &["sleep", "1000"]);
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
-    security.namespace_options.as_mut().unwrap().set_network(cri::NamespaceMode::Node);
+    security
+        .namespace_options
+        .as_mut()
+        .unwrap()
+        .set_network(cri::NamespaceMode::Node);
     let id = node.launch(&pod, config);
     let out = node.exec(&id, &["ip", "-o", "link", "show"]);
     assert!(out.stdout.contains("uplink"), "{out:?}");

@@ -31,9 +31,15 @@ fn three_pods_live_through_kill_9_and_lose_no_line() {
     for ((pod, id), before) in pods.iter().zip(&before) {
         let now = node.status(id);
         assert_eq!(now.state(), cri::ContainerState::ContainerRunning);
-        assert_eq!((now.created_at, now.started_at), (before.created_at, before.started_at));
+        assert_eq!(
+            (now.created_at, now.started_at),
+            (before.created_at, before.started_at)
+        );
         assert_eq!(now.labels, before.labels);
-        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.id.clone(),
+            verbose: false,
+        };
         let status = node.cri().pod_sandbox_status(request).unwrap().status.unwrap();
         assert_eq!(status.state(), cri::PodSandboxState::SandboxReady);
         assert!(status.network.unwrap().ip.starts_with("10.201."));
@@ -46,7 +52,10 @@ fn three_pods_live_through_kill_9_and_lose_no_line() {
 fn assert_no_tick_is_missing(node: &Node, pod: &Pod) {
     let name = &pod.config.metadata.as_ref().unwrap().name;
     let text = node.messages(pod, &format!("{name}.log"));
-    let ticks: Vec<usize> = text.lines().filter_map(|line| line.strip_prefix("tick ")?.parse().ok()).collect();
+    let ticks: Vec<usize> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("tick ")?.parse().ok())
+        .collect();
     assert!(ticks.len() > 10, "{} ticks", ticks.len());
     for (index, tick) in ticks.iter().enumerate() {
         assert_eq!(index, *tick, "a line is missing or doubled in the log");
@@ -57,13 +66,19 @@ fn assert_no_tick_is_missing(node: &Node, pod: &Pod) {
 fn an_exit_while_the_daemon_is_away_is_told_later() {
     let mut node = Node::start();
     let pod = node.pod(pod("away"));
-    let id = node.launch(&pod, container("away", BUSYBOX, &["sh", "-c", "sleep 1; exit 42"]));
+    let id = node.launch(
+        &pod,
+        container("away", BUSYBOX, &["sh", "-c", "sleep 1; exit 42"]),
+    );
     node.kill();
     std::thread::sleep(Duration::from_millis(1500));
     node.up();
     let status = node.wait_exit(&id, 5);
     assert_eq!(status.exit_code, 42, "{status:?}");
-    assert!(status.finished_at - status.started_at >= 900_000_000, "{status:?}");
+    assert!(
+        status.finished_at - status.started_at >= 900_000_000,
+        "{status:?}"
+    );
 }
 
 #[test]
@@ -71,16 +86,28 @@ fn created_and_stopped_things_are_still_known() {
     let mut node = Node::start();
     let ready = node.pod(pod("ready"));
     node.pull(BUSYBOX);
-    let created = node.try_create(&ready, container("created", BUSYBOX, &["sleep", "1000"])).unwrap();
+    let created = node
+        .try_create(&ready, container("created", BUSYBOX, &["sleep", "1000"]))
+        .unwrap();
     let stopped = node.pod(pod("stopped"));
     let ended = node.launch(&stopped, container("ended", BUSYBOX, &["true"]));
     node.wait_exit(&ended, 10);
-    node.cri().stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: stopped.id.clone() }).unwrap();
+    node.cri()
+        .stop_pod_sandbox(cri::StopPodSandboxRequest {
+            pod_sandbox_id: stopped.id.clone(),
+        })
+        .unwrap();
     node.crash();
     node.start_container(&created);
-    assert_eq!(node.status(&created).state(), cri::ContainerState::ContainerRunning);
+    assert_eq!(
+        node.status(&created).state(),
+        cri::ContainerState::ContainerRunning
+    );
     assert_eq!(node.status(&ended).state(), cri::ContainerState::ContainerExited);
-    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: stopped.id, verbose: false };
+    let request = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: stopped.id,
+        verbose: false,
+    };
     let status = node.cri().pod_sandbox_status(request).unwrap().status.unwrap();
     assert_eq!(status.state(), cri::PodSandboxState::SandboxNotready);
 }
@@ -90,7 +117,10 @@ fn images_survive_and_need_no_second_pull() {
     let mut node = Node::start();
     let id = node.pull(BUSYBOX);
     node.crash();
-    let request = cri::ImageStatusRequest { image: Some(image(BUSYBOX)), ..Default::default() };
+    let request = cri::ImageStatusRequest {
+        image: Some(image(BUSYBOX)),
+        ..Default::default()
+    };
     assert_eq!(node.cri().image_status(request).unwrap().image.unwrap().id, id);
 }
 
@@ -99,7 +129,10 @@ fn a_crash_during_a_pull_leaves_a_store_that_works() {
     let mut node = Node::start();
     for delay_ms in [5, 20, 60, 150] {
         let mut client = node.cri().images();
-        let request = cri::PullImageRequest { image: Some(image(BUSYBOX)), ..Default::default() };
+        let request = cri::PullImageRequest {
+            image: Some(image(BUSYBOX)),
+            ..Default::default()
+        };
         node.cri().wait(async {
             let pull = tokio::spawn(async move { client.pull_image(request).await });
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
@@ -132,16 +165,25 @@ fn start_in_background(node: &Node, config: cri::PodSandboxConfig, time: Duratio
     let mut client = node.cri().runtime();
     node.cri().wait(async {
         let work = tokio::spawn(async move {
-            let request = cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
-            let Ok(pod) = client.run_pod_sandbox(request).await else { return };
+            let request = cri::RunPodSandboxRequest {
+                config: Some(config.clone()),
+                ..Default::default()
+            };
+            let Ok(pod) = client.run_pod_sandbox(request).await else {
+                return;
+            };
             let request = cri::CreateContainerRequest {
                 pod_sandbox_id: pod.into_inner().pod_sandbox_id,
                 config: Some(container("c", BUSYBOX, &["sleep", "1000"])),
                 sandbox_config: Some(config),
             };
-            let Ok(made) = client.create_container(request).await else { return };
+            let Ok(made) = client.create_container(request).await else {
+                return;
+            };
             let container_id = made.into_inner().container_id;
-            let _ = client.start_container(cri::StartContainerRequest { container_id }).await;
+            let _ = client
+                .start_container(cri::StartContainerRequest { container_id })
+                .await;
         });
         tokio::time::sleep(time).await;
         work.abort();
@@ -165,9 +207,10 @@ fn a_killed_shim_is_noticed() {
     let pod = node.pod(pod("shim"));
     let id = node.launch(&pod, container("shim", BUSYBOX, &["sleep", "1000"]));
     let daemon = node.pid().to_string();
-    let shims = node.place.processes().into_iter().filter(|process| {
-        process.command.starts_with("criquet-shim") && process.pid.to_string() != daemon
-    });
+    let shims =
+        node.place.processes().into_iter().filter(|process| {
+            process.command.starts_with("criquet-shim") && process.pid.to_string() != daemon
+        });
     let mut killed = 0;
     for shim in shims {
         criquet_tests::run("kill", &["-9", &shim.pid.to_string()]).ok();

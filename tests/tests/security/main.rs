@@ -3,7 +3,12 @@
 
 use criquet_tests::{BUSYBOX, Node, Pod, container, cri, pod};
 
-fn shell(node: &Node, pod: &Pod, name: &str, change: impl Fn(&mut cri::LinuxContainerSecurityContext)) -> String {
+fn shell(
+    node: &Node,
+    pod: &Pod,
+    name: &str,
+    change: impl Fn(&mut cri::LinuxContainerSecurityContext),
+) -> String {
     let mut config = container(name, BUSYBOX, &["sleep", "1000"]);
     change(config.linux.as_mut().unwrap().security_context.as_mut().unwrap());
     node.launch(pod, config)
@@ -11,7 +16,10 @@ fn shell(node: &Node, pod: &Pod, name: &str, change: impl Fn(&mut cri::LinuxCont
 
 fn field(node: &Node, id: &str, name: &str) -> String {
     let text = node.exec(id, &["cat", "/proc/self/status"]).stdout;
-    let line = text.lines().find(|line| line.starts_with(&format!("{name}:"))).expect("the field");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}:")))
+        .expect("the field");
     line.split_once(':').unwrap().1.trim().to_string()
 }
 
@@ -21,18 +29,32 @@ fn capabilities_are_those_of_the_default_set_and_what_was_asked() {
     let pod = node.pod(pod("caps"));
     let default = shell(&node, &pod, "default", |_| {});
     let effective = u64::from_str_radix(&field(&node, &default, "CapEff"), 16).unwrap();
-    for (name, bit, there) in [("CHOWN", 0, true), ("NET_ADMIN", 12, false), ("SYS_ADMIN", 21, false), ("SYS_MODULE", 16, false)] {
+    for (name, bit, there) in [
+        ("CHOWN", 0, true),
+        ("NET_ADMIN", 12, false),
+        ("SYS_ADMIN", 21, false),
+        ("SYS_MODULE", 16, false),
+    ] {
         assert_eq!(effective & (1 << bit) != 0, there, "{name} in {effective:x}");
     }
     let none = shell(&node, &pod, "none", |security| {
         let drop = vec!["ALL".to_string()];
-        security.capabilities = Some(cri::Capability { drop_capabilities: drop, ..Default::default() });
+        security.capabilities = Some(cri::Capability {
+            drop_capabilities: drop,
+            ..Default::default()
+        });
     });
     for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
         assert_eq!(u64::from_str_radix(&field(&node, &none, set), 16), Ok(0), "{set}");
     }
-    let user = shell(&node, &pod, "user", |security| security.run_as_user = Some(cri::Int64Value { value: 1000 }));
-    assert_eq!(u64::from_str_radix(&field(&node, &user, "CapEff"), 16), Ok(0), "another user has no effective one");
+    let user = shell(&node, &pod, "user", |security| {
+        security.run_as_user = Some(cri::Int64Value { value: 1000 })
+    });
+    assert_eq!(
+        u64::from_str_radix(&field(&node, &user, "CapEff"), 16),
+        Ok(0),
+        "another user has no effective one"
+    );
 }
 
 #[test]
@@ -44,10 +66,18 @@ fn users_and_groups() {
         security.run_as_group = Some(cri::Int64Value { value: 1002 });
         security.supplemental_groups = vec![1003];
     });
-    assert_eq!(node.exec(&id, &["sh", "-c", "id -u; id -G"]).stdout, "1001\n1002 1003\n");
+    assert_eq!(
+        node.exec(&id, &["sh", "-c", "id -u; id -G"]).stdout,
+        "1001\n1002 1003\n"
+    );
     let told = node.status(&id).user.unwrap().linux.unwrap();
-    assert_eq!((told.uid, told.gid, told.supplemental_groups.contains(&1003)), (1001, 1002, true));
-    let name = shell(&node, &pod, "name", |security| security.run_as_username = "www-data".into());
+    assert_eq!(
+        (told.uid, told.gid, told.supplemental_groups.contains(&1003)),
+        (1001, 1002, true)
+    );
+    let name = shell(&node, &pod, "name", |security| {
+        security.run_as_username = "www-data".into()
+    });
     assert_eq!(node.exec(&name, &["id", "-u"]).stdout, "33\n");
 }
 
@@ -56,7 +86,9 @@ fn proc_and_sys_are_guarded() {
     let node = Node::start();
     let pod = node.pod(pod("proc"));
     let id = shell(&node, &pod, "guarded", |security| {
-        security.masked_paths = ["/proc/kcore", "/proc/keys", "/proc/scsi", "/sys/firmware"].map(String::from).into();
+        security.masked_paths = ["/proc/kcore", "/proc/keys", "/proc/scsi", "/sys/firmware"]
+            .map(String::from)
+            .into();
         security.readonly_paths = ["/proc/sys", "/proc/sysrq-trigger"].map(String::from).into();
     });
     for (script, works) in [
@@ -67,7 +99,10 @@ fn proc_and_sys_are_guarded() {
         ("test -z \"$(ls /proc/scsi)\"", true),
         ("mount -t tmpfs none /mnt || mount -t proc none /home", false),
         ("mknod /tmp/disk b 8 0 && cat /tmp/disk", false),
-        ("echo hi > /dev/null && head -c 4 /dev/urandom > /dev/null && test -c /dev/zero", true),
+        (
+            "echo hi > /dev/null && head -c 4 /dev/urandom > /dev/null && test -c /dev/zero",
+            true,
+        ),
         ("test -e /dev/kmsg || test -e /dev/mem || test -e /dev/vda", false),
     ] {
         let out = node.exec(&id, &["sh", "-c", script]);
@@ -79,7 +114,9 @@ fn proc_and_sys_are_guarded() {
 fn a_read_only_root_is_read_only() {
     let node = Node::start();
     let pod = node.pod(pod("readonly"));
-    let id = shell(&node, &pod, "readonly", |security| security.readonly_rootfs = true);
+    let id = shell(&node, &pod, "readonly", |security| {
+        security.readonly_rootfs = true
+    });
     assert_ne!(node.exec(&id, &["touch", "/file"]).code, 0);
     assert_eq!(node.exec(&id, &["sh", "-c", "echo x > /dev/shm/file"]).code, 0);
 }
@@ -108,7 +145,12 @@ fn a_container_sees_nothing_of_the_host() {
     let id = shell(&node, &pod, "inside", |_| {});
     let state = node.place.state.to_string_lossy().into_owned();
     let mounts = node.exec(&id, &["cat", "/proc/self/mountinfo"]).stdout;
-    assert!(!mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with(&state))), "{mounts}");
+    assert!(
+        !mounts
+            .lines()
+            .any(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with(&state))),
+        "{mounts}"
+    );
     let fds = node.exec(&id, &["ls", "-l", "/proc/1/fd"]).stdout;
     assert!(!fds.contains("criquet"), "{fds}");
     let count = fds.lines().filter(|line| line.contains("->")).count();
@@ -116,7 +158,10 @@ fn a_container_sees_nothing_of_the_host() {
     let processes = node.exec(&id, &["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).stdout;
     assert!(processes.trim().parse::<u32>().unwrap() <= 4, "{processes}");
     let cgroups = node.exec(&id, &["cat", "/proc/self/cgroup"]).stdout;
-    assert!(!cgroups.contains(&id), "the cgroup namespace hides the host's names: {cgroups}");
+    assert!(
+        !cgroups.contains(&id),
+        "the cgroup namespace hides the host's names: {cgroups}"
+    );
 }
 
 #[test]
@@ -135,9 +180,16 @@ fn a_link_in_the_image_or_a_volume_leads_nowhere_outside() {
         }];
         node.launch(&pod, config)
     };
-    assert_eq!(node.exec(&id, &["sh", "-c", "echo inside > /run/volume/file"]).code, 0);
+    assert_eq!(
+        node.exec(&id, &["sh", "-c", "echo inside > /run/volume/file"])
+            .code,
+        0
+    );
     assert_eq!(std::fs::read_to_string(volume.join("file")).unwrap(), "inside\n");
-    assert!(!std::path::Path::new("/run/volume").exists(), "the mount point is not on the host");
+    assert!(
+        !std::path::Path::new("/run/volume").exists(),
+        "the mount point is not on the host"
+    );
     std::os::unix::fs::symlink("/etc", volume.join("escape")).unwrap();
     let mut config = container("through", BUSYBOX, &["sleep", "1000"]);
     config.mounts = vec![
@@ -153,16 +205,29 @@ fn a_link_in_the_image_or_a_volume_leads_nowhere_outside() {
         },
     ];
     if let Ok(id) = node.try_create(&pod, config) {
-        let _ = node.cri().start_container(cri::StartContainerRequest { container_id: id });
+        let _ = node
+            .cri()
+            .start_container(cri::StartContainerRequest { container_id: id });
     }
-    assert!(!std::path::Path::new("/etc/below").exists(), "the mount point is not on the host");
+    assert!(
+        !std::path::Path::new("/etc/below").exists(),
+        "the mount point is not on the host"
+    );
 }
 
 #[test]
 fn a_user_namespace_maps_root_to_nobody() {
     let node = Node::start();
-    let map = cri::IdMapping { host_id: 100_000, container_id: 0, length: 65_536 };
-    let userns = cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![map], gids: vec![map] };
+    let map = cri::IdMapping {
+        host_id: 100_000,
+        container_id: 0,
+        length: 65_536,
+    };
+    let userns = cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: vec![map],
+        gids: vec![map],
+    };
     let mut config = pod("userns");
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options.as_mut().unwrap().userns_options = Some(userns.clone());
@@ -170,20 +235,45 @@ fn a_user_namespace_maps_root_to_nobody() {
     let id = shell(&node, &pod, "userns", |security| {
         security.namespace_options.as_mut().unwrap().userns_options = Some(userns.clone());
     });
-    let words: Vec<String> =
-        node.exec(&id, &["cat", "/proc/self/uid_map"]).stdout.split_whitespace().map(String::from).collect();
+    let words: Vec<String> = node
+        .exec(&id, &["cat", "/proc/self/uid_map"])
+        .stdout
+        .split_whitespace()
+        .map(String::from)
+        .collect();
     assert_eq!(words, ["0", "100000", "65536"]);
-    assert_eq!(node.exec(&id, &["stat", "-c", "%u", "/bin/busybox"]).stdout, "0\n");
-    assert_eq!(node.exec(&id, &["sh", "-c", "touch /file && stat -c %u /file"]).stdout, "0\n");
+    assert_eq!(
+        node.exec(&id, &["stat", "-c", "%u", "/bin/busybox"]).stdout,
+        "0\n"
+    );
+    assert_eq!(
+        node.exec(&id, &["sh", "-c", "touch /file && stat -c %u /file"])
+            .stdout,
+        "0\n"
+    );
 }
 
 #[test]
 fn a_privileged_container_has_everything() {
     let node = Node::start();
     let mut config = pod("privileged");
-    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    config
+        .linux
+        .as_mut()
+        .unwrap()
+        .security_context
+        .as_mut()
+        .unwrap()
+        .privileged = true;
     let pod = node.pod(config);
     let id = shell(&node, &pod, "privileged", |security| security.privileged = true);
-    let out = node.exec(&id, &["sh", "-c", "mount -t tmpfs none /mnt && test -e /dev/fuse -o -e /dev/kmsg -o -e /dev/net"]);
+    let out = node.exec(
+        &id,
+        &[
+            "sh",
+            "-c",
+            "mount -t tmpfs none /mnt && test -e /dev/fuse -o -e /dev/kmsg -o -e /dev/net",
+        ],
+    );
     assert_eq!(out.code, 0, "{out:?}");
 }

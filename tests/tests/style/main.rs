@@ -1,0 +1,9 @@
+//! The house's own rules, checked over the whole repository.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod code;
+mod documents;
+mod licences;
+mod schema;
+mod scripts;
+mod source;
