@@ -7,14 +7,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-mod digest;
+mod assemble;
+pub mod digest;
 mod error;
+mod layer;
+mod lease;
 mod limits;
-mod manifest;
-mod platform;
-mod reference;
-mod registry;
+mod load;
+pub mod manifest;
+pub mod platform;
+mod pull;
+pub mod reference;
+pub mod registry;
+mod store;
+#[cfg(test)]
+mod tests;
 pub use error::{Error, ErrorKind, Result};
+pub use lease::Lease;
+
+use reference::Reference;
 
 /// How images are kept and fetched.
 #[derive(Debug, Clone)]
@@ -103,55 +114,98 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// All images of this host.
+/// All images of this host. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Images {
-    _inner: Arc<()>,
+    store: Arc<store::Store>,
+    puller: pull::Puller,
 }
 
-#[allow(unused_variables, clippy::unused_async, clippy::missing_errors_doc)]
 impl Images {
     /// Opens the store and finishes or undoes what a crash left half done.
+    ///
+    /// # Errors
+    /// `Internal` when the disk or the database fails, or another process has the store; `Invalid` for
+    /// `options` that cannot be.
     pub async fn open(options: Options) -> Result<Self> {
-        todo!()
+        let pinned = options
+            .pinned
+            .iter()
+            .map(|name| name.parse::<Reference>())
+            .collect::<Result<_>>()?;
+        let registry = registry::Registry::new(options.hosts_dir, options.stall_timeout)?;
+        let root = options.root;
+        let store = pull::blocking(move || store::Store::open(&root, pinned)).await?;
+        let puller = pull::Puller::new(store.clone(), registry, options.downloads_max);
+        Ok(Self { store, puller })
     }
+
     /// Fetches `reference` (`busybox`, `registry.k8s.io/pause:3.9`, `x@sha256:…`). Two pulls of one image or
     /// layer are one. Dropping the future cancels it, unless another pull waits for the same thing.
+    ///
+    /// # Errors
+    /// `Invalid`, `NotFound`, `Denied`, `Unavailable` or `Corrupt`, naming the reference; `Internal` for the disk.
     pub async fn pull(&self, reference: &str, credentials: Option<Credentials>) -> Result<Arc<Image>> {
-        todo!()
+        self.puller.pull(reference, credentials).await
     }
-    /// By reference in any form (short, tagged, digested), full id, `sha256:`-less id or unique id prefix.
+
+    /// By reference in any form (short, tagged, digested), full id, `sha256:`-less id or unique id prefix of at
+    /// least 4 characters.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Image>> {
-        todo!()
+        self.store.find(name)
     }
+
     /// All, by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Image>> {
-        todo!()
+        self.store.list()
     }
+
     /// Removes the image that `name` denotes, with all its tags. Unknown: success. Layers that a
     /// [`Lease`] holds stay on disk until it is dropped.
+    ///
+    /// # Errors
+    /// `Internal` when the database fails; the image is still there then.
     pub async fn remove(&self, name: &str) -> Result<()> {
-        todo!()
+        let (store, name) = (self.store.clone(), name.to_owned());
+        pull::blocking(move || store.remove_image(&name)).await
     }
-    /// Keeps the layers of `id` on disk for a container that uses them. Taken again for each recorded
-    /// container at start, before anything is collected.
-    pub fn lease(&self, id: &str) -> Result<Lease> {
-        todo!()
-    }
-    /// Reads an OCI or docker archive (plain tar) and records its images under their names.
-    pub async fn load(&self, archive: std::fs::File) -> Result<Vec<Arc<Image>>> {
-        todo!()
-    }
-    /// Disk use of the store.
-    pub async fn usage(&self) -> Result<Usage> {
-        todo!()
-    }
-}
 
-/// A use of an image's layers; see [`Images::lease`].
-#[derive(Debug)]
-pub struct Lease {
-    _inner: Arc<()>,
+    /// Keeps the layers of `id` on disk for a container that uses them. Taken again for each recorded
+    /// container at start, before anything is collected; also of an image that was removed in the meantime.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn lease(&self, id: &str) -> Result<Lease> {
+        self.store.lease(id).map(Lease::new)
+    }
+
+    /// Removes what only containers that are gone had kept. To be called when all leases are taken after the
+    /// start; until then nothing of it is touched.
+    ///
+    /// # Errors
+    /// `Internal` when the database fails.
+    pub async fn collect(&self) -> Result<()> {
+        let store = self.store.clone();
+        pull::blocking(move || store.collect_removed()).await
+    }
+
+    /// Reads an OCI or docker archive (plain or compressed tar) and records its images under their names.
+    ///
+    /// # Errors
+    /// `Invalid` for what is none, `Corrupt` for content that is not what it says, `Internal` for the disk.
+    pub async fn load(&self, archive: std::fs::File) -> Result<Vec<Arc<Image>>> {
+        let store = self.store.clone();
+        pull::blocking(move || load::load(&store, archive)).await
+    }
+
+    /// Disk use of the store, as it was counted when layers were unpacked.
+    ///
+    /// # Errors
+    /// None so far.
+    #[allow(clippy::unused_async)]
+    pub async fn usage(&self) -> Result<Usage> {
+        Ok(self.store.usage())
+    }
 }

@@ -20,6 +20,9 @@ pub(crate) const LAYER_DEPTH_MAX: usize = 256;
 /// Names kept until the end of a layer, in bytes, to set directory times last and to know implied directories.
 pub(crate) const LAYER_DIRECTORY_NAMES_MAX: usize = 32 * 1024 * 1024;
 
+/// Looks at a directory of a layer while an image is put together: some seconds.
+pub(crate) const IMPLIED_PROBES_MAX: u64 = 1_000_000;
+
 /// Bytes that any layer may unpack to, whatever its packed size (see [`UNPACKED_RATIO_MAX`]).
 pub(crate) const UNPACKED_FLOOR: u64 = 1024 * 1024 * 1024;
 

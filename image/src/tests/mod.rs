@@ -1,0 +1,5 @@
+//! The crate as a whole: archives, a registry, a store that is opened again.
+
+mod archive;
+mod fixture;
+mod pull;
