@@ -1,6 +1,7 @@
 //! Against a registry on loopback that says what a test wants.
 
 mod auth;
+mod distribution;
 mod fault;
 mod hosts;
 mod mirror;
