@@ -34,7 +34,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error without a cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// An error with its cause, which is also told in the message.
@@ -43,7 +47,11 @@ impl Error {
         message: impl std::fmt::Display,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, message: format!("{message}: {source}"), source: Some(Box::new(source)) }
+        Self {
+            kind,
+            message: format!("{message}: {source}"),
+            source: Some(Box::new(source)),
+        }
     }
 
     /// What a caller can act on.
