@@ -3,3 +3,4 @@
 mod archive;
 mod fixture;
 mod pull;
+mod server;
