@@ -277,15 +277,41 @@ pub(crate) fn set_owner(folder: impl AsFd, name: &str, (uid, gid): (u32, u32)) -
         .map_err(|e| Error::new("fchownat", name, e))
 }
 
-/// Gives a directory of the host to somebody; a link is not followed.
+/// Who a file belongs to, and its permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// Owner
+    pub uid: u32,
+    /// Group
+    pub gid: u32,
+    /// Permission bits with setuid, setgid and sticky
+    pub mode: u32,
+}
+
+/// Owner and permissions of a path of the host.
 ///
 /// # Errors
 /// The kernel's.
-pub fn give_directory(path: &Path, (uid, gid): (u32, u32)) -> Result<()> {
+pub fn owned(path: &Path) -> Result<Owned> {
+    let stat = rustix::fs::stat(path).map_err(|e| Error::new("stat", path.display().to_string(), e))?;
+    Ok(Owned {
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o7777,
+    })
+}
+
+/// Gives a directory of the host an owner and permissions; a link is not followed.
+///
+/// # Errors
+/// The kernel's.
+pub fn give_directory(path: &Path, to: Owned) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let failed = |call| move |e| Error::new(call, path.display().to_string(), e);
     let folder = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed("openat"))?;
-    rustix::fs::fchown(folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed("fchown"))
+    let (uid, gid) = (Uid::from_raw(to.uid), Gid::from_raw(to.gid));
+    rustix::fs::fchown(&folder, Some(uid), Some(gid)).map_err(failed("fchown"))?;
+    rustix::fs::fchmod(&folder, Mode::from_raw_mode(to.mode)).map_err(failed("fchmod"))
 }
 
 #[cfg(test)]

@@ -438,6 +438,44 @@ pub fn execute(program: &CStr, arguments: &Strings, environment: &Strings) -> Er
     Error::last("execve", format!("{program:?}"))
 }
 
+/// Whether the calling user may execute `path`: a file, not a directory, with permission.
+///
+/// # Errors
+/// ENOENT, EACCES and others.
+pub fn check_executable(path: &CStr) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, FileType};
+    let failed = |e| Error::new("stat", path.to_string_lossy(), e);
+    let stat = rustix::fs::stat(path).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(failed(Errno::ACCESS));
+    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).map_err(failed)
+}
+
+/// Waits until `fd` is readable (or at its end), at most for `time`. False: the time is over.
+///
+/// # Errors
+/// The kernel's.
+pub fn wait_readable(fd: impl AsFd, time: std::time::Duration) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let end = std::time::Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left)) {
+            Err(Errno::INTR) => {}
+            done => {
+                return done
+                    .map(|ready| ready > 0)
+                    .map_err(|e| Error::new("poll", "descriptor", e));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,10 @@
+//! A shim with a real container, asked the way the daemon asks. Needs root, and busybox on the host.
+#![forbid(unsafe_code)]
+
+mod attach;
+mod client;
+mod ending;
+mod exec;
+mod host;
+mod lifecycle;
+mod pod;
