@@ -1,9 +1,27 @@
-//! criquet, the daemon.
+//! criquet, the daemon. The modules from the outside in: each may use those below it.
 #![forbid(unsafe_code)]
 
-pub mod container;
+pub mod cli;
+pub mod config;
+pub mod serve;
+
 pub mod cri;
-pub mod fault;
-pub mod limits;
-pub mod plan;
+pub mod session;
+
+pub mod recovery;
+pub mod runtime;
+
+pub mod container;
 pub mod sandbox;
+
+pub mod plan;
+pub mod stats;
+pub mod supervise;
+
+pub mod event;
+pub mod fault;
+pub mod id;
+pub mod joined;
+pub mod limits;
+pub mod store;
+pub mod telemetry;

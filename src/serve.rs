@@ -1,0 +1,116 @@
+//! The daemon: recovery, then the socket, until it is told to end. Ending touches no container.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criquet_proto::admin::admin_service_server::AdminServiceServer;
+use criquet_proto::cri::image_service_server::ImageServiceServer;
+use criquet_proto::cri::runtime_service_server::RuntimeServiceServer;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::cri::admin_service::AdminCalls;
+use crate::cri::image_service::ImageCalls;
+use crate::cri::runtime_service::Runtimes;
+use crate::fault::{OrFault, Result};
+use crate::runtime::{Runtime, private_dir};
+use crate::session::Sessions;
+
+/// The size of a gRPC message, both ways, as the kubelet has it.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// From a stream's upgrade to the last of its streams.
+const STREAM_CREATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// A streaming URL is used at once or never.
+const STREAM_TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+/// Streaming sessions at once: each holds a few descriptors of the daemon's.
+const STREAM_SESSIONS_MAX: usize = 2048;
+/// Requests under way are waited for so long when the daemon is told to end.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What the daemon needs to start is not there: one sentence that says what to do.
+pub async fn serve(config: Config) -> Result<()> {
+    let socket = config.socket.clone();
+    let stream_options = stream_options(&config);
+    let runtime = Runtime::open(config).await?;
+    let sessions = Arc::new(Sessions { runtime: Arc::clone(&runtime) });
+    let streams = criquet_stream::Server::start(stream_options, sessions)
+        .await
+        .or_internal(|| "starting the streaming server (stream.address)".into())?;
+    let listener = listen(&socket)?;
+    let calls = RuntimeServiceServer::new(Runtimes { runtime: Arc::clone(&runtime), streams: streams.clone() })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServiceServer::new(AdminCalls { runtime: Arc::clone(&runtime) });
+    let images = ImageServiceServer::new(ImageCalls { runtime: Arc::clone(&runtime) })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "criquet serves");
+    let (tell_end, ending) = tokio::sync::oneshot::channel::<()>();
+    let server = Server::builder()
+        .add_service(calls)
+        .add_service(images)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            // An error means that the teller is gone, which is an end as well.
+            let _ = ending.await;
+        });
+    let server = tokio::spawn(server);
+    wait_for_end().await?;
+    tracing::info!("criquet ends; containers go on");
+    // Event streams never end by themselves: they are cut off after the deadline.
+    let _ = tell_end.send(());
+    let _ = tokio::time::timeout(END_DEADLINE, server).await;
+    streams.close().await;
+    runtime.remove_empty_parent();
+    Ok(())
+}
+
+fn stream_options(config: &Config) -> criquet_stream::Options {
+    let stream = &config.stream;
+    let tls = !stream.tls_cert.as_os_str().is_empty();
+    criquet_stream::Options {
+        address: stream.address,
+        tls: tls.then(|| (stream.tls_cert.clone(), stream.tls_key.clone())),
+        idle_timeout: Duration::from_secs(stream.idle_timeout_s),
+        creation_timeout: STREAM_CREATION_TIMEOUT,
+        token_lifetime: STREAM_TOKEN_LIFETIME,
+        sessions_max: STREAM_SESSIONS_MAX,
+    }
+}
+
+/// The lock of the root folder has made sure that no other daemon serves here: an old socket is a dead one.
+fn listen(socket: &Path) -> Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(dir) = socket.parent() {
+        private_dir(dir)?;
+    }
+    let doing = || format!("listening at {socket:?}");
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).or_internal(doing),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).or_internal(doing)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).or_internal(doing)?;
+    Ok(listener)
+}
+
+async fn wait_for_end() -> Result<()> {
+    let on = |kind| signal(kind).or_internal(|| "listening for signals".into());
+    let (mut term, mut int, mut hup) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            // A reload that other runtimes answer with death; what can change is read when it is used.
+            _ = hup.recv() => tracing::info!("SIGHUP: hosts.toml and CNI files are read at each use; the rest needs a restart"),
+        }
+    }
+}
