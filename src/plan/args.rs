@@ -12,7 +12,11 @@ use crate::fault::{Fault, Result};
 /// Neither says what to run.
 pub fn args(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<Vec<u8>>> {
     let (command, args) = if config.command.is_empty() {
-        let args = if config.args.is_empty() { &image.cmd } else { &config.args };
+        let args = if config.args.is_empty() {
+            &image.cmd
+        } else {
+            &config.args
+        };
         (&image.entrypoint, args)
     } else {
         (&config.command, &config.args)
@@ -30,8 +34,12 @@ pub fn words<'a>(words: impl Iterator<Item = &'a String>) -> Result<Vec<Vec<u8>>
         return Err(Fault::invalid("the command contains a NUL byte"));
     }
     match words.first() {
-        None => Err(Fault::invalid("no command: neither the request nor the image names one")),
-        Some(program) if program.is_empty() => Err(Fault::invalid("the command's program is an empty string")),
+        None => Err(Fault::invalid(
+            "no command: neither the request nor the image names one",
+        )),
+        Some(program) if program.is_empty() => {
+            Err(Fault::invalid("the command's program is an empty string"))
+        }
         Some(_) => Ok(words),
     }
 }
@@ -43,7 +51,11 @@ mod tests {
     #[test]
     fn the_request_replaces_the_image() {
         let list = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-        let image = ImageConfig { entrypoint: list(&["/e"]), cmd: list(&["c"]), ..ImageConfig::default() };
+        let image = ImageConfig {
+            entrypoint: list(&["/e"]),
+            cmd: list(&["c"]),
+            ..ImageConfig::default()
+        };
         let cases: [(&[&str], &[&str], &[&str]); 4] = [
             (&[], &[], &["/e", "c"]),
             (&[], &["a"], &["/e", "a"]),
@@ -51,12 +63,23 @@ mod tests {
             (&["/x"], &["a"], &["/x", "a"]),
         ];
         for (command, arguments, want) in cases {
-            let config = ContainerConfig { command: list(command), args: list(arguments), ..ContainerConfig::default() };
+            let config = ContainerConfig {
+                command: list(command),
+                args: list(arguments),
+                ..ContainerConfig::default()
+            };
             let got = args(&config, &image).unwrap();
-            assert_eq!(got, want.iter().map(|w| w.as_bytes().to_vec()).collect::<Vec<_>>(), "{command:?} {arguments:?}");
+            assert_eq!(
+                got,
+                want.iter().map(|w| w.as_bytes().to_vec()).collect::<Vec<_>>(),
+                "{command:?} {arguments:?}"
+            );
         }
         assert!(args(&ContainerConfig::default(), &ImageConfig::default()).is_err());
-        let empty = ContainerConfig { command: list(&[""]), ..ContainerConfig::default() };
+        let empty = ContainerConfig {
+            command: list(&[""]),
+            ..ContainerConfig::default()
+        };
         assert!(args(&empty, &image).is_err());
     }
 }

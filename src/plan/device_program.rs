@@ -42,7 +42,13 @@ struct Instruction {
 
 impl Instruction {
     fn new(code: u8, destination: u8, source: u8, offset: i16, number: i32) -> Self {
-        Self { code, destination, source, offset, number }
+        Self {
+            code,
+            destination,
+            source,
+            offset,
+            number,
+        }
     }
 
     fn bytes(self) -> [u8; 8] {
@@ -81,7 +87,11 @@ fn program(rules: &[Rule]) -> Vec<Instruction> {
 
 /// One rule: every comparison that fails jumps behind its end.
 fn block(rule: &Rule) -> Vec<Instruction> {
-    let kind = if rule.character { TYPE_CHARACTER } else { TYPE_BLOCK };
+    let kind = if rule.character {
+        TYPE_CHARACTER
+    } else {
+        TYPE_BLOCK
+    };
     let access = rule.access.chars().fold(0, |bits, letter| {
         bits | match letter {
             'm' => ACCESS_MKNOD,
@@ -143,14 +153,25 @@ mod tests {
 
     #[test]
     fn allows_exactly_what_the_rules_say() {
-        let rule = |character, major, minor, access: &str| Rule { character, major, minor, access: access.into() };
+        let rule = |character, major, minor, access: &str| Rule {
+            character,
+            major,
+            minor,
+            access: access.into(),
+        };
         let program = program(&[
             rule(true, None, None, "m"),
             rule(true, Some(1), Some(3), "rwm"),
             rule(true, Some(136), None, "rw"),
             rule(false, Some(8), Some(0), "r"),
         ]);
-        let (block, char, m, r, w) = (TYPE_BLOCK, TYPE_CHARACTER, ACCESS_MKNOD, ACCESS_READ, ACCESS_WRITE);
+        let (block, char, m, r, w) = (
+            TYPE_BLOCK,
+            TYPE_CHARACTER,
+            ACCESS_MKNOD,
+            ACCESS_READ,
+            ACCESS_WRITE,
+        );
         for (kind, access, major, minor, want) in [
             (char, m, 42, 42, 1),
             (block, m, 42, 42, 0),
@@ -163,7 +184,11 @@ mod tests {
             (block, w, 8, 0, 0),
             (char, r, 8, 0, 0),
         ] {
-            assert_eq!(run(&program, kind, access, major, minor), want, "{kind} {access} {major}:{minor}");
+            assert_eq!(
+                run(&program, kind, access, major, minor),
+                want,
+                "{kind} {access} {major}:{minor}"
+            );
         }
         assert_eq!(run(&super::program(&[]), char, r, 1, 3), 0, "deny by default");
     }
@@ -173,6 +198,10 @@ mod tests {
         let bytes = assemble(&[]);
         assert_eq!(bytes.len(), 8 * 8);
         #[cfg(target_endian = "little")]
-        assert_eq!(&bytes[..8], [0x61, 0x12, 0, 0, 0, 0, 0, 0], "r2 = *(u32 *)(r1 + 0)");
+        assert_eq!(
+            &bytes[..8],
+            [0x61, 0x12, 0, 0, 0, 0, 0, 0],
+            "r2 = *(u32 *)(r1 + 0)"
+        );
     }
 }

@@ -10,9 +10,20 @@ use crate::fault::{Fault, Kind, OrFault, Result};
 use crate::limits;
 
 /// What init makes in every /dev.
-const DEFAULT_NAMES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"];
+const DEFAULT_NAMES: [&str; 8] = [
+    "null", "zero", "full", "random", "urandom", "tty", "console", "ptmx",
+];
 /// Folders of the host's /dev that hold no devices for containers, or are mounts of their own.
-const SKIPPED_FOLDERS: [&str; 8] = ["pts", "shm", "fd", "mqueue", "hugepages", ".lxc", ".lxd-mounts", ".udev"];
+const SKIPPED_FOLDERS: [&str; 8] = [
+    "pts",
+    "shm",
+    "fd",
+    "mqueue",
+    "hugepages",
+    ".lxc",
+    ".lxd-mounts",
+    ".udev",
+];
 
 /// One line of a device cgroup. `None` is any number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +69,10 @@ pub(super) fn devices(requests: &[Device], privileged: bool) -> Result<Devices> 
     // Of two nodes with one path the first stays: the requested one.
     let mut seen = std::collections::HashSet::new();
     nodes.retain(|node| seen.insert(node.path.clone()));
-    Ok(Devices { nodes, rules: (!privileged).then_some(rules) })
+    Ok(Devices {
+        nodes,
+        rules: (!privileged).then_some(rules),
+    })
 }
 
 /// What every container may use: any mknod (a node alone opens nothing), and the default devices.
@@ -69,7 +83,13 @@ fn default_rules() -> Vec<Rule> {
         minor,
         access: access.to_owned(),
     };
-    let mut rules = vec![rule(None, None, "m"), Rule { character: false, ..rule(None, None, "m") }];
+    let mut rules = vec![
+        rule(None, None, "m"),
+        Rule {
+            character: false,
+            ..rule(None, None, "m")
+        },
+    ];
     // null, zero, full, random, urandom; tty, ptmx; pts.
     rules.extend([3, 5, 7, 8, 9].map(|minor| rule(Some(1), Some(minor), "rwm")));
     rules.extend([0, 2].map(|minor| rule(Some(5), Some(minor), "rwm")));
@@ -96,7 +116,10 @@ fn add(request: &Device, nodes: &mut Vec<shim::Device>) -> Result<()> {
 
 fn push(node: shim::Device, nodes: &mut Vec<shim::Device>) -> Result<()> {
     if nodes.len() >= limits::DEVICES_MAX {
-        return Err(Fault::invalid(format!("more than {} devices", limits::DEVICES_MAX)));
+        return Err(Fault::invalid(format!(
+            "more than {} devices",
+            limits::DEVICES_MAX
+        )));
     }
     nodes.push(node);
     Ok(())
@@ -107,14 +130,19 @@ fn walk(folder: &Path, container: &str, depth: usize, nodes: &mut Vec<shim::Devi
     if depth > limits::DEVICE_FOLDER_DEPTH_MAX {
         return Ok(());
     }
-    let entries = std::fs::read_dir(folder).or_internal(|| format!("reading the device folder {folder:?}"))?;
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
+    let entries =
+        std::fs::read_dir(folder).or_internal(|| format!("reading the device folder {folder:?}"))?;
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
+        .collect();
     names.sort();
     for name in names {
         let Some(text) = name.to_str() else { continue };
         let path = folder.join(text);
         // Devices come and go: one that is gone by now is not an error.
-        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
         let target = format!("{}/{text}", container.trim_end_matches('/'));
         if metadata.is_dir() {
             if !SKIPPED_FOLDERS.contains(&text) {
@@ -130,7 +158,11 @@ fn walk(folder: &Path, container: &str, depth: usize, nodes: &mut Vec<shim::Devi
 fn host_devices(nodes: &mut Vec<shim::Device>) -> Result<()> {
     let mut found = Vec::new();
     walk(Path::new("/dev"), "/dev", 0, &mut found)?;
-    found.retain(|node| !DEFAULT_NAMES.iter().any(|name| node.path.strip_prefix("/dev/") == Some(name)));
+    found.retain(|node| {
+        !DEFAULT_NAMES
+            .iter()
+            .any(|name| node.path.strip_prefix("/dev/") == Some(name))
+    });
     nodes.append(&mut found);
     Ok(())
 }
@@ -170,7 +202,11 @@ mod tests {
     use super::*;
 
     fn request(host: &str, container: &str) -> Device {
-        Device { host_path: host.into(), container_path: container.into(), permissions: "rw".into() }
+        Device {
+            host_path: host.into(),
+            container_path: container.into(),
+            permissions: "rw".into(),
+        }
     }
 
     #[test]
@@ -183,10 +219,16 @@ mod tests {
     fn a_device_and_its_rule() {
         let devices = devices(&[request("/dev/null", "/dev/x")], false).unwrap();
         let node = &devices.nodes[0];
-        assert_eq!((node.path.as_str(), node.r#type.as_str(), node.major, node.minor), ("/dev/x", "c", 1, 3));
+        assert_eq!(
+            (node.path.as_str(), node.r#type.as_str(), node.major, node.minor),
+            ("/dev/x", "c", 1, 3)
+        );
         let rules = devices.rules.unwrap();
         let last = rules.last().unwrap();
-        assert_eq!((last.character, last.major, last.minor, last.access.as_str()), (true, Some(1), Some(3), "rw"));
+        assert_eq!(
+            (last.character, last.major, last.minor, last.access.as_str()),
+            (true, Some(1), Some(3), "rw")
+        );
         assert_eq!(rules.len(), 11);
     }
 
@@ -202,6 +244,11 @@ mod tests {
     fn privileged_containers_get_all_of_the_host() {
         let devices = devices(&[], true).unwrap();
         assert!(devices.rules.is_none());
-        assert!(devices.nodes.iter().all(|node| node.path != "/dev/null" && !node.path.starts_with("/dev/pts/")));
+        assert!(
+            devices
+                .nodes
+                .iter()
+                .all(|node| node.path != "/dev/null" && !node.path.starts_with("/dev/pts/"))
+        );
     }
 }

@@ -52,7 +52,10 @@ pub fn environment(
     if !env.has(b"HOME") {
         env.set(b"HOME", home);
     }
-    env.0.into_iter().map(|(name, value)| [name, value].join(&b'=')).collect()
+    env.0
+        .into_iter()
+        .map(|(name, value)| [name, value].join(&b'='))
+        .collect()
 }
 
 /// The environment of an exec: the container's, with TERM where a terminal needs it.
@@ -70,12 +73,24 @@ mod tests {
     use super::*;
 
     fn text(env: Vec<Vec<u8>>) -> Vec<String> {
-        env.into_iter().map(|entry| String::from_utf8(entry).unwrap()).collect()
+        env.into_iter()
+            .map(|entry| String::from_utf8(entry).unwrap())
+            .collect()
     }
 
     #[test]
     fn later_values_win_and_broken_entries_are_left_out() {
-        let image = ["A=1", "PATH=/bin", "SECRET", "*", "", "=x", "B=x=y", "HOSTNAME=img"].map(str::to_owned);
+        let image = [
+            "A=1",
+            "PATH=/bin",
+            "SECRET",
+            "*",
+            "",
+            "=x",
+            "B=x=y",
+            "HOSTNAME=img",
+        ]
+        .map(str::to_owned);
         let request = [("A".to_owned(), b"\xff2".to_vec()), ("C".to_owned(), vec![])];
         let env = environment(&image, &request, "pod", b"/root", false);
         assert_eq!(env[2], b"A=\xff2");
@@ -86,7 +101,15 @@ mod tests {
     #[test]
     fn terminals_have_a_name() {
         let env = text(environment(&[], &[], "h", b"/", true));
-        assert_eq!(env, [format!("PATH={PATH}"), "TERM=xterm".into(), "HOSTNAME=h".into(), "HOME=/".into()]);
+        assert_eq!(
+            env,
+            [
+                format!("PATH={PATH}"),
+                "TERM=xterm".into(),
+                "HOSTNAME=h".into(),
+                "HOME=/".into()
+            ]
+        );
         let exec = text(for_exec(&[b"A=1".to_vec()], true));
         assert_eq!(exec, ["A=1", "TERM=xterm"]);
         assert_eq!(text(for_exec(&[b"TERM=vt100".to_vec()], true)), ["TERM=vt100"]);

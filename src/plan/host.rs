@@ -82,9 +82,12 @@ impl HostFacts {
         } else {
             -1000
         };
-        let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y"));
+        let apparmor =
+            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y"));
         let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-        let has_default = loaded.lines().any(|line| line.split(' ').next() == Some(APPARMOR_DEFAULT));
+        let has_default = loaded
+            .lines()
+            .any(|line| line.split(' ').next() == Some(APPARMOR_DEFAULT));
         Ok(Self {
             cgroup: CgroupLayout::parse(&read("/proc/self/mountinfo")?)?,
             apparmor,
@@ -103,7 +106,9 @@ fn read(path: &str) -> Result<String> {
 
 /// `6.1.0-18-amd64` to (6, 1).
 fn kernel(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -113,18 +118,31 @@ impl CgroupLayout {
     fn parse(mountinfo: &str) -> Result<Self> {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let mut right = right.split(' ');
             let kind = right.next().unwrap_or_default();
             let options = right.nth(1).unwrap_or_default();
-            let Some(mount) = left.split(' ').nth(4).map(|path| PathBuf::from(unescape(path))) else { continue };
+            let Some(mount) = left.split(' ').nth(4).map(|path| PathBuf::from(unescape(path))) else {
+                continue;
+            };
             let hierarchy = match kind {
-                "cgroup2" => Hierarchy { controllers: offered(&mount), mount, unified: true },
-                "cgroup" => Hierarchy { controllers: v1_controllers(options), mount, unified: false },
+                "cgroup2" => Hierarchy {
+                    controllers: offered(&mount),
+                    mount,
+                    unified: true,
+                },
+                "cgroup" => Hierarchy {
+                    controllers: v1_controllers(options),
+                    mount,
+                    unified: false,
+                },
                 _ => continue,
             };
             let known = hierarchies.iter().any(|other| {
-                other.unified == hierarchy.unified && (other.unified || other.controllers == hierarchy.controllers)
+                other.unified == hierarchy.unified
+                    && (other.unified || other.controllers == hierarchy.controllers)
             });
             if !known && (hierarchy.unified || !hierarchy.controllers.is_empty()) {
                 hierarchies.push(hierarchy);
@@ -133,13 +151,18 @@ impl CgroupLayout {
         if hierarchies.is_empty() {
             return Err(Fault::failed_precondition("no cgroup file system is mounted"));
         }
-        Ok(Self { v2: hierarchies.iter().all(|hierarchy| hierarchy.unified), hierarchies })
+        Ok(Self {
+            v2: hierarchies.iter().all(|hierarchy| hierarchy.unified),
+            hierarchies,
+        })
     }
 
     /// The hierarchy with this controller.
     #[must_use]
     pub fn with(&self, controller: &str) -> Option<&Hierarchy> {
-        self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller))
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.has(controller))
     }
 }
 
@@ -151,8 +174,19 @@ fn offered(mount: &Path) -> Vec<String> {
 /// The controllers among the options of a v1 mount's superblock.
 fn v1_controllers(options: &str) -> Vec<String> {
     const KNOWN: [&str; 13] = [
-        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
-        "perf_event", "rdma",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "rdma",
     ];
     let is_one = |option: &&str| KNOWN.contains(option) || option.starts_with("name=") || *option == "misc";
     options.split(',').filter(is_one).map(str::to_owned).collect()
@@ -160,7 +194,10 @@ fn v1_controllers(options: &str) -> Vec<String> {
 
 /// Blank, tab, line feed and backslash are octal in mount tables.
 fn unescape(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    path.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -169,10 +206,19 @@ pub(crate) mod tests {
 
     /// A cgroup v2 host with everything.
     pub(crate) fn v2() -> HostFacts {
-        let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"].map(str::to_owned).to_vec();
+        let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]
+            .map(str::to_owned)
+            .to_vec();
         let mount = PathBuf::from("/sys/fs/cgroup");
         HostFacts {
-            cgroup: CgroupLayout { v2: true, hierarchies: vec![Hierarchy { mount, controllers, unified: true }] },
+            cgroup: CgroupLayout {
+                v2: true,
+                hierarchies: vec![Hierarchy {
+                    mount,
+                    controllers,
+                    unified: true,
+                }],
+            },
             apparmor: false,
             apparmor_default: None,
             selinux: false,
@@ -194,7 +240,10 @@ pub(crate) mod tests {
 36 29 0:33 / /nonexistent/unified rw - cgroup2 cgroup2 rw
 37 29 0:29 / /mnt/again rw - cgroup cgroup rw,memory
 ";
-        HostFacts { cgroup: CgroupLayout::parse(table).unwrap(), ..v2() }
+        HostFacts {
+            cgroup: CgroupLayout::parse(table).unwrap(),
+            ..v2()
+        }
     }
 
     #[test]
@@ -202,7 +251,10 @@ pub(crate) mod tests {
         let layout = hybrid().cgroup;
         assert!(!layout.v2);
         assert_eq!(layout.hierarchies.len(), 7, "mounted twice, counted once");
-        assert_eq!(layout.with("cpuacct").unwrap().mount, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(
+            layout.with("cpuacct").unwrap().mount,
+            Path::new("/sys/fs/cgroup/cpu,cpuacct")
+        );
         let labels: Vec<String> = layout.hierarchies.iter().map(|h| h.label(false)).collect();
         assert_eq!(labels[0], "cpu,cpuacct");
         assert_eq!(&labels[5..], ["name=systemd", "unified"]);

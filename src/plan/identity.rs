@@ -52,11 +52,18 @@ pub fn account(text: &str) -> Result<Account> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse::<u32>() {
             Ok(id) if id != u32::MAX => Ok(Account::Id(id)),
-            _ => Err(Fault::invalid(format!("{text:?} is not an id from 0 to {}", u32::MAX - 1))),
+            _ => Err(Fault::invalid(format!(
+                "{text:?} is not an id from 0 to {}",
+                u32::MAX - 1
+            ))),
         };
     }
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if !begins_well || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == ':') {
+    if !begins_well
+        || text
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == ':')
+    {
         return Err(Fault::invalid(format!("{text:?} is neither an id nor a name")));
     }
     Ok(Account::Name(text.to_owned()))
@@ -67,7 +74,13 @@ pub fn account(text: &str) -> Result<Account> {
 /// # Errors
 /// A half is neither an id nor a name.
 pub fn image_user(text: &str) -> Result<(Option<Account>, Option<Account>)> {
-    let half = |text: &str| if text.is_empty() { Ok(None) } else { account(text).map(Some) };
+    let half = |text: &str| {
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            account(text).map(Some)
+        }
+    };
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     Ok((half(user)?, half(group)?))
 }
@@ -92,12 +105,17 @@ fn resolve(security: &Security, image_user_text: &str, accounts: &Accounts) -> R
         group = Some(Account::Id(gid));
     }
     let entry = match user.as_ref().unwrap_or(&Account::Id(0)) {
-        Account::Id(uid) => accounts.users.iter().find(|entry| entry.uid == *uid).cloned().unwrap_or(passwd::User {
-            name: String::new(),
-            uid: *uid,
-            gid: 0,
-            home: Vec::new(),
-        }),
+        Account::Id(uid) => accounts
+            .users
+            .iter()
+            .find(|entry| entry.uid == *uid)
+            .cloned()
+            .unwrap_or(passwd::User {
+                name: String::new(),
+                uid: *uid,
+                gid: 0,
+                home: Vec::new(),
+            }),
         Account::Name(name) => accounts
             .users
             .iter()
@@ -110,7 +128,9 @@ fn resolve(security: &Security, image_user_text: &str, accounts: &Accounts) -> R
         Some(Account::Id(gid)) => gid,
         Some(Account::Name(name)) => {
             let found = accounts.groups.iter().find(|group| group.name == name);
-            found.ok_or_else(|| Fault::invalid(format!("group {name:?} is not in the image's /etc/group")))?.gid
+            found
+                .ok_or_else(|| Fault::invalid(format!("group {name:?} is not in the image's /etc/group")))?
+                .gid
         }
     };
     let mut groups = vec![gid];
@@ -121,14 +141,28 @@ fn resolve(security: &Security, image_user_text: &str, accounts: &Accounts) -> R
     };
     if security.supplemental_groups_policy == GroupsPolicy::Merge && !entry.name.is_empty() {
         let member = |group: &&passwd::Group| group.members.contains(&entry.name);
-        accounts.groups.iter().filter(member).take(limits::GROUPS_MAX).for_each(|group| add(group.gid));
+        accounts
+            .groups
+            .iter()
+            .filter(member)
+            .take(limits::GROUPS_MAX)
+            .for_each(|group| add(group.gid));
     }
     security.supplemental_groups.iter().for_each(|&gid| add(gid));
     if groups.len() > limits::GROUPS_MAX {
         return Err(Fault::invalid(format!("more than {} groups", limits::GROUPS_MAX)));
     }
-    let home = if entry.home.starts_with(b"/") { entry.home } else { b"/".to_vec() };
-    Ok(Identity { uid: entry.uid, gid, groups, home })
+    let home = if entry.home.starts_with(b"/") {
+        entry.home
+    } else {
+        b"/".to_vec()
+    };
+    Ok(Identity {
+        uid: entry.uid,
+        gid,
+        groups,
+        home,
+    })
 }
 
 /// An image's accounts, by image id: layers never change.
@@ -141,7 +175,9 @@ fn accounts(image_id: &str, layers: &[PathBuf]) -> Result<Arc<Accounts>> {
     let file = |path: &str| {
         layered::read(layers, path, limits::IDENTITY_FILE_BYTES_MAX)
             .map(Option::unwrap_or_default)
-            .or_fault(crate::fault::Kind::Invalid, || format!("reading the image's {path}"))
+            .or_fault(crate::fault::Kind::Invalid, || {
+                format!("reading the image's {path}")
+            })
     };
     let users = passwd::users(&file("/etc/passwd")?);
     let groups = passwd::groups(&file("/etc/group")?);
@@ -188,7 +224,11 @@ mod tests {
         ];
         for (image, uid, gid, groups, home) in cases {
             let got = who(&Security::default(), image).unwrap();
-            assert_eq!((got.uid, got.gid, got.groups.as_slice()), (uid, gid, groups), "{image}");
+            assert_eq!(
+                (got.uid, got.gid, got.groups.as_slice()),
+                (uid, gid, groups),
+                "{image}"
+            );
             assert_eq!(got.home, home.as_bytes(), "{image}");
         }
     }
@@ -214,25 +254,45 @@ mod tests {
             assert!(who(&Security::default(), image).is_err(), "{image:?}");
         }
         for name in ["4294967296", "-1", "0x0"] {
-            let security = Security { run_as_username: name.into(), ..Security::default() };
+            let security = Security {
+                run_as_username: name.into(),
+                ..Security::default()
+            };
             assert!(who(&security, "").is_err(), "{name}");
         }
     }
 
     #[test]
     fn the_request_wins_over_the_image() {
-        let security = Security { run_as_user: Some(7), run_as_group: Some(8), ..Security::default() };
+        let security = Security {
+            run_as_user: Some(7),
+            run_as_group: Some(8),
+            ..Security::default()
+        };
         let got = who(&security, "app:dev").unwrap();
         assert_eq!((got.uid, got.gid, got.groups), (7, 8, vec![8]));
-        let named = Security { run_as_username: "app".into(), ..Security::default() };
+        let named = Security {
+            run_as_username: "app".into(),
+            ..Security::default()
+        };
         assert_eq!(who(&named, "root").unwrap().uid, 1000);
-        let user_only = Security { run_as_user: Some(1000), ..Security::default() };
-        assert_eq!(who(&user_only, "0:50").unwrap().gid, 1001, "the image's group belongs to the image's user");
+        let user_only = Security {
+            run_as_user: Some(1000),
+            ..Security::default()
+        };
+        assert_eq!(
+            who(&user_only, "0:50").unwrap().gid,
+            1001,
+            "the image's group belongs to the image's user"
+        );
     }
 
     #[test]
     fn strict_groups_are_only_those_requested() {
-        let mut security = Security { supplemental_groups: vec![7, 10], ..Security::default() };
+        let mut security = Security {
+            supplemental_groups: vec![7, 10],
+            ..Security::default()
+        };
         assert_eq!(who(&security, "app").unwrap().groups, [1001, 10, 50, 7]);
         security.supplemental_groups_policy = GroupsPolicy::Strict;
         assert_eq!(who(&security, "app").unwrap().groups, [1001, 7, 10]);
@@ -249,7 +309,10 @@ mod tests {
             repo_digests: vec![],
             size: 1,
             pinned: false,
-            config: criquet_image::ImageConfig { user: "web".into(), ..Default::default() },
+            config: criquet_image::ImageConfig {
+                user: "web".into(),
+                ..Default::default()
+            },
             layers: vec![dir.path().to_owned()],
             config_json: "".into(),
         };

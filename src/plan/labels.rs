@@ -15,7 +15,11 @@ pub(super) fn apparmor(security: &Security, host: &HostFacts) -> Result<String> 
                 "AppArmor profile {name:?} is asked for, but AppArmor is not enabled on this host"
             )));
         }
-        return Ok(if security.privileged { String::new() } else { name.clone() });
+        return Ok(if security.privileged {
+            String::new()
+        } else {
+            name.clone()
+        });
     }
     if !host.apparmor || security.privileged || security.apparmor == AppArmorProfile::Unconfined {
         return Ok(String::new());
@@ -33,7 +37,12 @@ pub(super) fn selinux(security: &Security, sandbox: &SelinuxLabel, host: &HostFa
     if own.is_empty() && sandbox.is_empty() {
         return String::new();
     }
-    let part = |own: &str, pod: &str, usual: &str| [own, pod, usual].into_iter().find(|p| !p.is_empty()).map(str::to_owned);
+    let part = |own: &str, pod: &str, usual: &str| {
+        [own, pod, usual]
+            .into_iter()
+            .find(|p| !p.is_empty())
+            .map(str::to_owned)
+    };
     [
         part(&own.user, &sandbox.user, "system_u"),
         part(&own.role, &sandbox.role, "system_r"),
@@ -54,26 +63,64 @@ mod tests {
     #[test]
     fn apparmor_profiles() {
         let off = v2();
-        let on = HostFacts { apparmor: true, apparmor_default: Some("default".into()), ..v2() };
-        let with = |apparmor: AppArmorProfile, privileged| Security { apparmor, privileged, ..Security::default() };
+        let on = HostFacts {
+            apparmor: true,
+            apparmor_default: Some("default".into()),
+            ..v2()
+        };
+        let with = |apparmor: AppArmorProfile, privileged| Security {
+            apparmor,
+            privileged,
+            ..Security::default()
+        };
         let localhost = || AppArmorProfile::Localhost("mine".into());
         assert!(apparmor(&with(localhost(), false), &off).is_err());
         assert_eq!(apparmor(&with(localhost(), false), &on).unwrap(), "mine");
-        assert_eq!(apparmor(&with(AppArmorProfile::None, false), &on).unwrap(), "default");
-        assert_eq!(apparmor(&with(AppArmorProfile::RuntimeDefault, false), &off).unwrap(), "");
-        assert_eq!(apparmor(&with(AppArmorProfile::Unconfined, false), &on).unwrap(), "");
-        assert_eq!(apparmor(&with(AppArmorProfile::RuntimeDefault, true), &on).unwrap(), "");
+        assert_eq!(
+            apparmor(&with(AppArmorProfile::None, false), &on).unwrap(),
+            "default"
+        );
+        assert_eq!(
+            apparmor(&with(AppArmorProfile::RuntimeDefault, false), &off).unwrap(),
+            ""
+        );
+        assert_eq!(
+            apparmor(&with(AppArmorProfile::Unconfined, false), &on).unwrap(),
+            ""
+        );
+        assert_eq!(
+            apparmor(&with(AppArmorProfile::RuntimeDefault, true), &on).unwrap(),
+            ""
+        );
     }
 
     #[test]
     fn selinux_labels() {
-        let on = HostFacts { selinux: true, ..v2() };
-        let label = |level: &str| SelinuxLabel { level: level.into(), ..SelinuxLabel::default() };
-        let security = Security { selinux: label("s0:c1,c2"), ..Security::default() };
-        assert_eq!(selinux(&security, &label("s0:c9"), &on), "system_u:system_r:container_t:s0:c1,c2");
-        assert_eq!(selinux(&Security::default(), &label("s0:c9"), &on), "system_u:system_r:container_t:s0:c9");
+        let on = HostFacts {
+            selinux: true,
+            ..v2()
+        };
+        let label = |level: &str| SelinuxLabel {
+            level: level.into(),
+            ..SelinuxLabel::default()
+        };
+        let security = Security {
+            selinux: label("s0:c1,c2"),
+            ..Security::default()
+        };
+        assert_eq!(
+            selinux(&security, &label("s0:c9"), &on),
+            "system_u:system_r:container_t:s0:c1,c2"
+        );
+        assert_eq!(
+            selinux(&Security::default(), &label("s0:c9"), &on),
+            "system_u:system_r:container_t:s0:c9"
+        );
         assert_eq!(selinux(&security, &label(""), &v2()), "");
-        let privileged = Security { privileged: true, ..security };
+        let privileged = Security {
+            privileged: true,
+            ..security
+        };
         assert_eq!(selinux(&privileged, &label(""), &on), "");
     }
 }

@@ -30,11 +30,16 @@ enum Found {
 /// # Errors
 /// It is not a regular file, has more than `bytes_max` bytes, lies behind too many links, or cannot be read.
 pub fn read(layers: &[PathBuf], path: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some((real, found)) = resolve(layers, path)? else { return Ok(None) };
+    let Some((real, found)) = resolve(layers, path)? else {
+        return Ok(None);
+    };
     if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let file = File::options().read(true).custom_flags(NON_BLOCKING).open(&real)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(NON_BLOCKING)
+        .open(&real)?;
     let opened = file.metadata()?;
     if (opened.dev(), opened.ino()) != (found.dev(), found.ino()) {
         return Err(io::Error::other("the file was replaced while it was opened"));
@@ -42,7 +47,10 @@ pub fn read(layers: &[PathBuf], path: &str, bytes_max: u64) -> io::Result<Option
     let mut content = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {bytes_max} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {bytes_max} bytes"),
+        ));
     }
     Ok(Some(content))
 }
@@ -60,7 +68,9 @@ fn resolve(layers: &[PathBuf], path: &str) -> io::Result<Option<(PathBuf, Metada
             }
             continue;
         }
-        let Some(folder) = folders.last() else { return Ok(None) };
+        let Some(folder) = folders.last() else {
+            return Ok(None);
+        };
         match look_up(folder, &name)? {
             Found::Nothing => return Ok(None),
             Found::Folder(inner) => folders.push(inner),
@@ -116,7 +126,11 @@ fn look_up(folders: &[PathBuf], name: &OsString) -> io::Result<Found> {
             break;
         }
     }
-    Ok(if merged.is_empty() { Found::Nothing } else { Found::Folder(merged) })
+    Ok(if merged.is_empty() {
+        Found::Nothing
+    } else {
+        Found::Folder(merged)
+    })
 }
 
 fn is_opaque(_folder: &Path) -> bool {
@@ -139,7 +153,9 @@ mod tests {
     }
 
     fn text(layers: &[PathBuf], path: &str) -> Option<String> {
-        read(layers, path, 100).unwrap().map(|bytes| String::from_utf8(bytes).unwrap())
+        read(layers, path, 100)
+            .unwrap()
+            .map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
@@ -161,9 +177,21 @@ mod tests {
         std::fs::create_dir_all(layers[1].join("nix/store")).unwrap();
         std::fs::write(layers[1].join("nix/store/passwd"), "nix").unwrap();
         symlink("/nix/store/passwd", layers[0].join("etc/passwd")).unwrap();
-        assert_eq!(text(&layers, "/etc/passwd").as_deref(), Some("nix"), "absolute, into a lower layer");
-        symlink("../../../../../../../../nix/store/passwd", layers[0].join("etc/group")).unwrap();
-        assert_eq!(text(&layers, "/etc/group").as_deref(), Some("nix"), "above the root is the root");
+        assert_eq!(
+            text(&layers, "/etc/passwd").as_deref(),
+            Some("nix"),
+            "absolute, into a lower layer"
+        );
+        symlink(
+            "../../../../../../../../nix/store/passwd",
+            layers[0].join("etc/group"),
+        )
+        .unwrap();
+        assert_eq!(
+            text(&layers, "/etc/group").as_deref(),
+            Some("nix"),
+            "above the root is the root"
+        );
         symlink("/proc/self/environ", layers[0].join("etc/host")).unwrap();
         assert_eq!(text(&layers, "/etc/host"), None, "not the host's");
         symlink("loop", layers[0].join("etc/loop")).unwrap();

@@ -56,7 +56,9 @@ impl Join {
     pub fn at(index: usize) -> Result<Self> {
         match u32::try_from(index) {
             Ok(place) if index < shim::FDS_MAX => Ok(Self::Fd(place)),
-            _ => Err(Fault::internal(format!("descriptor {index} does not fit one message"))),
+            _ => Err(Fault::internal(format!(
+                "descriptor {index} does not fit one message"
+            ))),
         }
     }
 
@@ -67,7 +69,10 @@ impl Join {
             Self::New => (Kind::New, 0),
             Self::Fd(fd) => (Kind::Join, fd),
         };
-        shim::Namespace { kind: kind.into(), fd }
+        shim::Namespace {
+            kind: kind.into(),
+            fd,
+        }
     }
 }
 
@@ -126,7 +131,12 @@ pub struct Inputs<'a> {
 /// # Errors
 /// The request does not fit the image or the host: unknown users, no command, missing devices or profiles.
 pub fn build(inputs: &Inputs<'_>) -> Result<shim::Plan> {
-    let Inputs { config, sandbox, host, .. } = *inputs;
+    let Inputs {
+        config,
+        sandbox,
+        host,
+        ..
+    } = *inputs;
     let security = &config.security;
     let devices = devices::devices(&config.devices, security.privileged)?;
     let mounts = mounts::mounts(inputs)?;
@@ -138,11 +148,21 @@ pub fn build(inputs: &Inputs<'_>) -> Result<shim::Plan> {
         ..shim::Rootfs::default()
     };
     rootfs.set_propagation(mounts::root_propagation(&mounts));
-    let place =
-        cgroup::Place { host, default_parent: inputs.cgroup_parent, sandbox, id: inputs.id };
+    let place = cgroup::Place {
+        host,
+        default_parent: inputs.cgroup_parent,
+        sandbox,
+        id: inputs.id,
+    };
     let logged = !config.log_path.is_empty() && !sandbox.log_directory.is_empty();
     let log_of = |part: &str| if logged { part.to_owned() } else { String::new() };
-    let paths = |paths: &[String]| if security.privileged { Vec::new() } else { paths.to_vec() };
+    let paths = |paths: &[String]| {
+        if security.privileged {
+            Vec::new()
+        } else {
+            paths.to_vec()
+        }
+    };
     Ok(shim::Plan {
         version: shim::VERSION,
         container_id: inputs.id.to_owned(),
@@ -155,8 +175,15 @@ pub fn build(inputs: &Inputs<'_>) -> Result<shim::Plan> {
         masked_paths: paths(&security.masked_paths),
         readonly_paths: paths(&security.readonly_paths),
         process: Some(process(inputs)?),
-        cgroup: Some(cgroup::cgroup(place, &config.resources, devices.rules.as_deref())?),
-        log: Some(shim::Log { dir: log_of(&sandbox.log_directory), path: log_of(&config.log_path) }),
+        cgroup: Some(cgroup::cgroup(
+            place,
+            &config.resources,
+            devices.rules.as_deref(),
+        )?),
+        log: Some(shim::Log {
+            dir: log_of(&sandbox.log_directory),
+            path: log_of(&config.log_path),
+        }),
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         shm_source: text(inputs.shm)?,
@@ -168,7 +195,11 @@ fn namespaces(inputs: &Inputs<'_>) -> shim::Namespaces {
     let joined = inputs.namespaces;
     let user = inputs.sandbox.user.clone().unwrap_or_default();
     // A privileged container sees the host's whole cgroup tree, as with the peers.
-    let cgroup = if inputs.config.security.privileged { Join::Host } else { Join::New };
+    let cgroup = if inputs.config.security.privileged {
+        Join::Host
+    } else {
+        Join::New
+    };
     shim::Namespaces {
         network: Some(joined.network.namespace()),
         ipc: Some(joined.ipc.namespace()),
@@ -182,7 +213,13 @@ fn namespaces(inputs: &Inputs<'_>) -> shim::Namespaces {
 }
 
 fn process(inputs: &Inputs<'_>) -> Result<shim::Process> {
-    let Inputs { config, sandbox, host, image, .. } = *inputs;
+    let Inputs {
+        config,
+        sandbox,
+        host,
+        image,
+        ..
+    } = *inputs;
     let security = &config.security;
     let identity = identity::identity(security, image)?;
     let sets = capabilities::sets(security, identity.uid, host.capabilities);
@@ -191,7 +228,13 @@ fn process(inputs: &Inputs<'_>) -> Result<shim::Process> {
     let oom_score_adj = config.resources.oom_score_adj;
     Ok(shim::Process {
         args: args::args(config, &image.config)?,
-        env: environment::environment(&image.config.env, &config.env, hostname.trim(), &identity.home, config.tty),
+        env: environment::environment(
+            &image.config.env,
+            &config.env,
+            hostname.trim(),
+            &identity.home,
+            config.tty,
+        ),
         cwd: cwd(&config.working_dir, &image.config.working_dir)?,
         uid: identity.uid,
         gid: identity.gid,
@@ -249,11 +292,17 @@ fn cwd(request: &str, image: &str) -> Result<String> {
     if path.contains('\0') {
         return Err(Fault::invalid("the working directory contains a NUL byte"));
     }
-    Ok(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+    Ok(if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    })
 }
 
 fn text(path: &Path) -> Result<String> {
-    path.to_str().map(str::to_owned).ok_or_else(|| Fault::internal(format!("path {path:?} is not UTF-8")))
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Fault::internal(format!("path {path:?} is not UTF-8")))
 }
 
 #[cfg(test)]

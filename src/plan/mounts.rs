@@ -20,7 +20,12 @@ const MISSING_VOLUME_MODE: u32 = 0o755;
 /// # Errors
 /// An image volume's image is not there, or a missing host folder cannot be made.
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<shim::Mount>> {
-    let requested: Vec<String> = inputs.config.mounts.iter().map(|mount| clean(&mount.container_path)).collect();
+    let requested: Vec<String> = inputs
+        .config
+        .mounts
+        .iter()
+        .map(|mount| clean(&mount.container_path))
+        .collect();
     let is_free = |target: &str| !requested.iter().any(|path| path == target);
     let mut defaults = kernel_mounts(inputs);
     defaults.retain(|mount| is_free(&mount.target));
@@ -39,7 +44,8 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<shim::Mount>> {
         .collect();
     for (request, target) in inputs.config.mounts.iter().zip(requested) {
         let doing = || format!("mount {target:?}");
-        volumes.push(volume(request, target.clone(), inputs.volume_images).map_err(|f| f.while_doing(doing()))?);
+        volumes
+            .push(volume(request, target.clone(), inputs.volume_images).map_err(|f| f.while_doing(doing()))?);
     }
     // Stable: of two mounts on one path the later one stays on top.
     volumes.sort_by_key(|mount| depth(&mount.target));
@@ -49,7 +55,10 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<shim::Mount>> {
 
 /// What `/` propagates: shared if a volume is, else a slave of the host.
 pub(super) fn root_propagation(mounts: &[shim::Mount]) -> PlanPropagation {
-    if mounts.iter().any(|mount| mount.propagation() == PlanPropagation::Shared) {
+    if mounts
+        .iter()
+        .any(|mount| mount.propagation() == PlanPropagation::Shared)
+    {
         return PlanPropagation::Shared;
     }
     PlanPropagation::Slave
@@ -76,7 +85,11 @@ fn kernel_mounts(inputs: &Inputs<'_>) -> Vec<shim::Mount> {
         sysfs.readonly = true;
         sysfs.recursive_readonly = true;
     }
-    vec![kernel(Kind::Proc, "/proc", false), sysfs, kernel(Kind::Cgroup, "/sys/fs/cgroup", !writable)]
+    vec![
+        kernel(Kind::Proc, "/proc", false),
+        sysfs,
+        kernel(Kind::Cgroup, "/sys/fs/cgroup", !writable),
+    ]
 }
 
 fn bind(target: String, source: &Path) -> shim::Mount {
@@ -134,11 +147,13 @@ fn make_missing(path: &Path) -> Result<()> {
                 .recursive(true)
                 .mode(MISSING_VOLUME_MODE)
                 .create(path)
-                .or_fault(FaultKind::FailedPrecondition, || format!("making the missing host path {path:?}"))
+                .or_fault(FaultKind::FailedPrecondition, || {
+                    format!("making the missing host path {path:?}")
+                })
         }
-        Err(error) => {
-            Err(error).or_fault(FaultKind::FailedPrecondition, || format!("looking at the host path {path:?}"))
-        }
+        Err(error) => Err(error).or_fault(FaultKind::FailedPrecondition, || {
+            format!("looking at the host path {path:?}")
+        }),
     }
 }
 
@@ -151,14 +166,19 @@ pub(super) fn layers(image: &Image) -> Result<Vec<String>> {
         .layers
         .iter()
         .map(|path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| Fault::internal(format!("layer {path:?} is not UTF-8")))
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| Fault::internal(format!("layer {path:?} is not UTF-8")))
         })
         .collect()
 }
 
 /// A path without empty and `.` components; `..` was refused by validation.
 pub(super) fn clean(path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
     format!("/{}", parts.join("/"))
 }
 
@@ -187,8 +207,13 @@ mod tests {
     #[test]
     fn parents_come_first_and_ties_keep_their_order() {
         let mut fixture = Fixture::new();
-        fixture.config.mounts =
-            vec![host("/a/b/c", "/usr"), host("/a", "/usr"), host("/z/", "/usr"), host("//a/./b", "/usr"), host("/a", "/tmp")];
+        fixture.config.mounts = vec![
+            host("/a/b/c", "/usr"),
+            host("/a", "/usr"),
+            host("/z/", "/usr"),
+            host("//a/./b", "/usr"),
+            host("/a", "/tmp"),
+        ];
         let mounts = mounts(&fixture.inputs()).unwrap();
         assert_eq!(
             targets(&mounts),
@@ -242,15 +267,25 @@ mod tests {
     fn propagation() {
         let mut fixture = Fixture::new();
         fixture.config.mounts = vec![host("/a", "/usr"), host("/b", "/usr")];
-        assert_eq!(root_propagation(&mounts(&fixture.inputs()).unwrap()), PlanPropagation::Slave);
+        assert_eq!(
+            root_propagation(&mounts(&fixture.inputs()).unwrap()),
+            PlanPropagation::Slave
+        );
         fixture.config.mounts[1].propagation = Propagation::Bidirectional;
-        assert_eq!(root_propagation(&mounts(&fixture.inputs()).unwrap()), PlanPropagation::Shared);
+        assert_eq!(
+            root_propagation(&mounts(&fixture.inputs()).unwrap()),
+            PlanPropagation::Shared
+        );
     }
 
     #[test]
     fn image_volumes() {
         let mut fixture = Fixture::new();
-        let volume = ImageVolume { image: "sha256:v".into(), sub_path: "etc".into(), ..ImageVolume::default() };
+        let volume = ImageVolume {
+            image: "sha256:v".into(),
+            sub_path: "etc".into(),
+            ..ImageVolume::default()
+        };
         fixture.config.mounts = vec![Mount {
             container_path: "/v".into(),
             source: Source::Image(volume),

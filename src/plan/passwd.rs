@@ -29,11 +29,18 @@ fn id(field: &[u8]) -> Option<u32> {
     if field.is_empty() || !field.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(field).ok()?.parse::<u32>().ok().filter(|&id| id != u32::MAX)
+    std::str::from_utf8(field)
+        .ok()?
+        .parse::<u32>()
+        .ok()
+        .filter(|&id| id != u32::MAX)
 }
 
 fn text(field: &[u8]) -> Option<String> {
-    std::str::from_utf8(field).ok().filter(|text| !text.is_empty()).map(str::to_owned)
+    std::str::from_utf8(field)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
 }
 
 fn lines(content: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
@@ -53,7 +60,12 @@ pub fn users(content: &[u8]) -> Vec<User> {
                 name: text(name)?,
                 uid: id(uid)?,
                 gid: id(gid)?,
-                home: rest.get(1).copied().filter(|home| !home.contains(&0)).unwrap_or_default().to_vec(),
+                home: rest
+                    .get(1)
+                    .copied()
+                    .filter(|home| !home.contains(&0))
+                    .unwrap_or_default()
+                    .to_vec(),
             }),
             _ => None,
         })

@@ -42,7 +42,10 @@ impl Resources {
             cpu_shares: update.cpu_shares.or(self.cpu_shares),
             memory_limit,
             memory_swap,
-            oom_score_adj: update.oom_score_adj.filter(|adj| *adj != 0).or(self.oom_score_adj),
+            oom_score_adj: update
+                .oom_score_adj
+                .filter(|adj| *adj != 0)
+                .or(self.oom_score_adj),
             cpuset_cpus: text(&update.cpuset_cpus, &self.cpuset_cpus),
             cpuset_mems: text(&update.cpuset_mems, &self.cpuset_mems),
             hugepages,
@@ -64,7 +67,12 @@ pub fn update(
     old: &Resources,
     new: &Resources,
 ) -> Result<Vec<Write>> {
-    let place = Place { host, default_parent, sandbox, id: container_id };
+    let place = Place {
+        host,
+        default_parent,
+        sandbox,
+        id: container_id,
+    };
     let in_force = flat(place, old, None)?;
     let mut writes = flat(place, new, Some(old))?;
     writes.retain(|write| !in_force.contains(write));
@@ -74,7 +82,9 @@ pub fn update(
 fn flat(place: Place<'_>, resources: &Resources, old: Option<&Resources>) -> Result<Vec<Write>> {
     let mut out = Vec::new();
     for (at, settings) in cgroup::settings(place.host, resources, old)? {
-        let Some(hierarchy) = place.host.cgroup.hierarchies.get(at) else { continue };
+        let Some(hierarchy) = place.host.cgroup.hierarchies.get(at) else {
+            continue;
+        };
         let folder = cgroup::folder(hierarchy, place.default_parent, place.sandbox, place.id);
         out.extend(settings.into_iter().map(|setting| Write {
             path: folder.join(setting.name),
@@ -107,7 +117,8 @@ pub fn apply(writes: &[Write]) -> Result<()> {
                     std::io::ErrorKind::ResourceBusy => Kind::FailedPrecondition,
                     _ => Kind::Internal,
                 };
-                return Err(error).or_fault(kind, || format!("writing {:?} to {:?}", write.value, write.path));
+                return Err(error)
+                    .or_fault(kind, || format!("writing {:?} to {:?}", write.value, write.path));
             }
         }
     }
@@ -116,7 +127,10 @@ pub fn apply(writes: &[Write]) -> Result<()> {
 
 fn put(path: &PathBuf, value: &str) -> std::io::Result<()> {
     use std::io::Write as _;
-    std::fs::File::options().write(true).open(path)?.write_all(value.as_bytes())
+    std::fs::File::options()
+        .write(true)
+        .open(path)?
+        .write_all(value.as_bytes())
 }
 
 /// Refuses an update that no kernel takes.
@@ -125,9 +139,9 @@ fn put(path: &PathBuf, value: &str) -> std::io::Result<()> {
 /// Memory and swap together are below memory alone.
 pub fn check(new: &Resources) -> Result<()> {
     match (new.memory_limit, new.memory_swap) {
-        (Some(limit), Some(swap)) if swap >= 0 && (limit < 0 || swap < limit) => {
-            Err(Fault::invalid(format!("the memory and swap limit {swap} is less than the memory limit {limit}")))
-        }
+        (Some(limit), Some(swap)) if swap >= 0 && (limit < 0 || swap < limit) => Err(Fault::invalid(
+            format!("the memory and swap limit {swap} is less than the memory limit {limit}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -139,13 +153,24 @@ mod tests {
 
     fn names(writes: &[Write]) -> Vec<String> {
         let name = |write: &Write| write.path.file_name().unwrap().to_str().unwrap().to_owned();
-        writes.iter().map(|write| format!("{}={}", name(write), write.value)).collect()
+        writes
+            .iter()
+            .map(|write| format!("{}={}", name(write), write.value))
+            .collect()
     }
 
     #[test]
     fn only_changes_are_written() {
-        let old = Resources { cpu_shares: Some(1024), memory_limit: Some(100), ..Resources::default() };
-        let new = old.updated(&Resources { cpu_shares: Some(2), oom_score_adj: Some(0), ..Resources::default() });
+        let old = Resources {
+            cpu_shares: Some(1024),
+            memory_limit: Some(100),
+            ..Resources::default()
+        };
+        let new = old.updated(&Resources {
+            cpu_shares: Some(2),
+            oom_score_adj: Some(0),
+            ..Resources::default()
+        });
         let sandbox = SandboxConfig::default();
         let writes = update(&v2(), "/criquet", &sandbox, "abc", &old, &new).unwrap();
         assert_eq!(names(&writes), ["cpu.weight=1"]);
@@ -155,11 +180,20 @@ mod tests {
 
     #[test]
     fn growing_memory_moves_the_sum_first() {
-        let old = Resources { memory_limit: Some(100), ..Resources::default() };
-        let new = old.updated(&Resources { memory_limit: Some(200), ..Resources::default() });
+        let old = Resources {
+            memory_limit: Some(100),
+            ..Resources::default()
+        };
+        let new = old.updated(&Resources {
+            memory_limit: Some(200),
+            ..Resources::default()
+        });
         let sandbox = SandboxConfig::default();
         let writes = update(&hybrid(), "/criquet", &sandbox, "abc", &old, &new).unwrap();
-        assert_eq!(names(&writes), ["memory.memsw.limit_in_bytes=200", "memory.limit_in_bytes=200"]);
+        assert_eq!(
+            names(&writes),
+            ["memory.memsw.limit_in_bytes=200", "memory.limit_in_bytes=200"]
+        );
     }
 
     #[test]
@@ -167,7 +201,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         std::fs::write(&file, "1").unwrap();
-        let write = |path: PathBuf, optional| Write { path, value: "2".into(), optional };
+        let write = |path: PathBuf, optional| Write {
+            path,
+            value: "2".into(),
+            optional,
+        };
         apply(&[write(file.clone(), false), write(dir.path().join("none"), true)]).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "2");
         std::fs::write(&file, "1").unwrap();

@@ -21,21 +21,31 @@ impl Fixture {
         std::fs::write(&hostname_file, "pod-1\n").unwrap();
         let layer = dir.path().join("layer");
         std::fs::create_dir_all(layer.join("etc")).unwrap();
-        std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/app:\n").unwrap();
+        std::fs::write(
+            layer.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/app:\n",
+        )
+        .unwrap();
         let image = Image {
             id: String::new(),
             repo_tags: vec![],
             repo_digests: vec![],
             size: 1,
             pinned: false,
-            config: ImageConfig { cmd: vec!["/bin/sh".into()], ..ImageConfig::default() },
+            config: ImageConfig {
+                cmd: vec!["/bin/sh".into()],
+                ..ImageConfig::default()
+            },
             layers: vec![layer],
             config_json: "".into(),
         };
         Self {
             dir,
             config: ContainerConfig::default(),
-            sandbox: SandboxConfig { log_directory: "/var/log/pods/x".into(), ..SandboxConfig::default() },
+            sandbox: SandboxConfig {
+                log_directory: "/var/log/pods/x".into(),
+                ..SandboxConfig::default()
+            },
             image,
             volume_images: BTreeMap::new(),
             host: host::tests::v2(),
@@ -82,15 +92,29 @@ fn the_least_container() {
     let (plan, process) = built(&Fixture::new());
     assert_eq!(plan.version, shim::VERSION);
     assert_eq!(process.args, [b"/bin/sh"]);
-    assert_eq!((process.uid, process.gid, process.cwd.as_str(), process.umask), (0, 0, "/", 0o022));
-    assert!(process.env.contains(&b"HOSTNAME=pod-1".to_vec()) && process.env.contains(&b"HOME=/root".to_vec()));
+    assert_eq!(
+        (process.uid, process.gid, process.cwd.as_str(), process.umask),
+        (0, 0, "/", 0o022)
+    );
+    assert!(
+        process.env.contains(&b"HOSTNAME=pod-1".to_vec()) && process.env.contains(&b"HOME=/root".to_vec())
+    );
     assert_eq!(process.bounding, 0xa804_25fb);
     assert!(process.seccomp.is_empty(), "nothing asked for is unconfined");
     assert_eq!(plan.log.unwrap(), shim::Log::default(), "no log path, no log");
     let rootfs = plan.rootfs.unwrap();
-    assert_eq!((rootfs.upper.as_str(), rootfs.work.as_str()), ("/var/lib/criquet/abc/upper", "/var/lib/criquet/abc/work"));
+    assert_eq!(
+        (rootfs.upper.as_str(), rootfs.work.as_str()),
+        ("/var/lib/criquet/abc/upper", "/var/lib/criquet/abc/work")
+    );
     let namespaces = plan.namespaces.unwrap();
-    assert_eq!(namespaces.network.unwrap(), shim::Namespace { kind: shim::namespace::Kind::Join.into(), fd: 1 });
+    assert_eq!(
+        namespaces.network.unwrap(),
+        shim::Namespace {
+            kind: shim::namespace::Kind::Join.into(),
+            fd: 1
+        }
+    );
     assert_eq!(namespaces.cgroup.unwrap().kind(), shim::namespace::Kind::New);
     assert!(!plan.cgroup.unwrap().device_program.is_empty());
 }
@@ -105,20 +129,40 @@ fn a_privileged_container_is_confined_by_nothing() {
     assert_eq!(process.bounding, fixture.host.capabilities);
     assert!(process.seccomp.is_empty() && plan.masked_paths.is_empty() && plan.writable_sys);
     assert!(plan.cgroup.unwrap().device_program.is_empty());
-    assert_eq!(plan.namespaces.unwrap().cgroup.unwrap().kind(), shim::namespace::Kind::Host);
+    assert_eq!(
+        plan.namespaces.unwrap().cgroup.unwrap().kind(),
+        shim::namespace::Kind::Host
+    );
 }
 
 #[test]
 fn user_maps_and_devices() {
     let mut fixture = Fixture::new();
-    let map = vec![IdMap { container_id: 0, host_id: 1000, length: 65536 }];
-    fixture.sandbox.user = Some(UserMaps { uid: map.clone(), gid: map });
+    let map = vec![IdMap {
+        container_id: 0,
+        host_id: 1000,
+        length: 65536,
+    }];
+    fixture.sandbox.user = Some(UserMaps {
+        uid: map.clone(),
+        gid: map,
+    });
     fixture.namespaces.user = Join::Fd(4);
-    fixture.config.devices =
-        vec![Device { container_path: "/dev/n".into(), host_path: "/dev/null".into(), permissions: "r".into() }];
+    fixture.config.devices = vec![Device {
+        container_path: "/dev/n".into(),
+        host_path: "/dev/null".into(),
+        permissions: "r".into(),
+    }];
     let (plan, _) = built(&fixture);
     let namespaces = plan.namespaces.unwrap();
-    assert_eq!(namespaces.uid_maps, [shim::IdMap { container_id: 0, host_id: 1000, length: 65536 }]);
+    assert_eq!(
+        namespaces.uid_maps,
+        [shim::IdMap {
+            container_id: 0,
+            host_id: 1000,
+            length: 65536
+        }]
+    );
     assert_eq!(plan.devices[0].host_path, "/dev/null");
 }
 
@@ -139,7 +183,10 @@ fn logs_need_both_halves() {
     let mut fixture = Fixture::new();
     fixture.config.log_path = "app/0.log".into();
     let log = built(&fixture).0.log.unwrap();
-    assert_eq!((log.dir.as_str(), log.path.as_str()), ("/var/log/pods/x", "app/0.log"));
+    assert_eq!(
+        (log.dir.as_str(), log.path.as_str()),
+        ("/var/log/pods/x", "app/0.log")
+    );
     fixture.sandbox.log_directory.clear();
     assert_eq!(built(&fixture).0.log.unwrap(), shim::Log::default());
 }
@@ -152,19 +199,34 @@ fn an_exec_keeps_everything_but_its_command() {
     let exec = exec_process(process.clone(), vec!["id".into()], true);
     assert_eq!(exec.args, [b"id"]);
     assert!(exec.terminal && exec.env.contains(&b"TERM=xterm".to_vec()));
-    let same = |p: &shim::Process| (p.uid, p.gid, p.groups.clone(), p.bounding, p.effective, p.seccomp.clone());
+    let same = |p: &shim::Process| {
+        (
+            p.uid,
+            p.gid,
+            p.groups.clone(),
+            p.bounding,
+            p.effective,
+            p.seccomp.clone(),
+        )
+    };
     assert_eq!(same(&exec), same(&process));
     assert_eq!((exec.uid, exec.effective), (1000, 0));
 }
 
 #[test]
 fn stop_signals() {
-    let image = |text: &str| ImageConfig { stop_signal: text.into(), ..ImageConfig::default() };
+    let image = |text: &str| ImageConfig {
+        stop_signal: text.into(),
+        ..ImageConfig::default()
+    };
     let none = ContainerConfig::default();
     assert_eq!(stop_signal(&none, &image("")).unwrap(), 15);
     assert_eq!(stop_signal(&none, &image("SIGRTMIN+3")).unwrap(), 37);
     assert!(stop_signal(&none, &image("SIGNOPE")).is_err());
-    let asked = ContainerConfig { stop_signal: Some(9), ..ContainerConfig::default() };
+    let asked = ContainerConfig {
+        stop_signal: Some(9),
+        ..ContainerConfig::default()
+    };
     assert_eq!(stop_signal(&asked, &image("SIGNOPE")).unwrap(), 9);
 }
 

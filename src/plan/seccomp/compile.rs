@@ -30,13 +30,17 @@ pub(super) fn compile(profile: &Profile, situation: Situation) -> Result<Vec<u8>
     let mut context = ScmpFilterContext::new(default).map_err(failed("making a seccomp filter"))?;
     let mut arches = vec![ScmpArch::native()];
     for name in profile.architectures() {
-        let arch: ScmpArch = name
-            .parse()
-            .map_err(|_| Fault::invalid(format!("the seccomp profile names the unknown architecture {name:?}")))?;
+        let arch: ScmpArch = name.parse().map_err(|_| {
+            Fault::invalid(format!(
+                "the seccomp profile names the unknown architecture {name:?}"
+            ))
+        })?;
         context.add_arch(arch).map_err(failed("adding an architecture"))?;
         arches.push(arch);
     }
-    context.set_ctl_optimize(BINARY_TREE).map_err(failed("choosing a seccomp filter's shape"))?;
+    context
+        .set_ctl_optimize(BINARY_TREE)
+        .map_err(failed("choosing a seccomp filter's shape"))?;
     let mut prefix = Prefix::default();
     let mut names = BTreeSet::new();
     for entry in profile.entries(situation) {
@@ -81,27 +85,40 @@ fn rule(
             return Ok(());
         };
         if !entry.arguments().is_empty() {
-            return Err(Fault::invalid(format!("seccomp rule for {name:?}: arguments of this call cannot be compared")));
+            return Err(Fault::invalid(format!(
+                "seccomp rule for {name:?}: arguments of this call cannot be compared"
+            )));
         }
         prefix.numbers.push((number, returned(wanted)?));
         return Ok(());
     };
-    let comparisons = entry.arguments().iter().map(comparison).collect::<Result<Vec<_>>>()?;
+    let comparisons = entry
+        .arguments()
+        .iter()
+        .map(comparison)
+        .collect::<Result<Vec<_>>>()?;
     let indices: BTreeSet<u32> = entry.arguments().iter().map(|argument| argument.index).collect();
     if indices.len() == comparisons.len() {
-        context.add_rule_conditional(wanted, syscall, &comparisons).map_err(failed)?;
+        context
+            .add_rule_conditional(wanted, syscall, &comparisons)
+            .map_err(failed)?;
         return Ok(());
     }
     // Two comparisons of one argument: libseccomp takes one a rule, so they are alternatives, as in runc.
     for comparison in comparisons {
-        context.add_rule_conditional(wanted, syscall, &[comparison]).map_err(failed)?;
+        context
+            .add_rule_conditional(wanted, syscall, &[comparison])
+            .map_err(failed)?;
     }
     Ok(())
 }
 
 fn comparison(argument: &Argument) -> Result<ScmpArgCompare> {
     if argument.index > 5 {
-        return Err(Fault::invalid(format!("a system call has no argument {}", argument.index)));
+        return Err(Fault::invalid(format!(
+            "a system call has no argument {}",
+            argument.index
+        )));
     }
     let (op, value) = match argument.op.as_str() {
         "SCMP_CMP_NE" => (ScmpCompareOp::NotEqual, argument.value),
@@ -111,7 +128,11 @@ fn comparison(argument: &Argument) -> Result<ScmpArgCompare> {
         "SCMP_CMP_GE" => (ScmpCompareOp::GreaterEqual, argument.value),
         "SCMP_CMP_GT" => (ScmpCompareOp::Greater, argument.value),
         "SCMP_CMP_MASKED_EQ" => (ScmpCompareOp::MaskedEqual(argument.value), argument.value_two),
-        other => return Err(Fault::invalid(format!("unknown comparison {other:?} in the seccomp profile"))),
+        other => {
+            return Err(Fault::invalid(format!(
+                "unknown comparison {other:?} in the seccomp profile"
+            )));
+        }
     };
     Ok(ScmpArgCompare::new(argument.index, op, value))
 }
@@ -132,9 +153,15 @@ fn action(name: &str, errno: Option<u32>) -> Result<ScmpAction> {
         "SCMP_ACT_LOG" => ScmpAction::Log,
         "SCMP_ACT_ALLOW" => ScmpAction::Allow,
         "SCMP_ACT_NOTIFY" => {
-            return Err(Fault::unimplemented("the seccomp profile uses SCMP_ACT_NOTIFY, which is not supported"));
+            return Err(Fault::unimplemented(
+                "the seccomp profile uses SCMP_ACT_NOTIFY, which is not supported",
+            ));
         }
-        other => return Err(Fault::invalid(format!("unknown action {other:?} in the seccomp profile"))),
+        other => {
+            return Err(Fault::invalid(format!(
+                "unknown action {other:?} in the seccomp profile"
+            )));
+        }
     })
 }
 
@@ -154,7 +181,8 @@ fn returned(action: ScmpAction) -> Result<u32> {
 
 /// libseccomp writes programs to descriptors only; a thread reads while it writes.
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>> {
-    let failed = |error: std::io::Error| Fault::internal(format!("taking a seccomp filter from libseccomp: {error}"));
+    let failed =
+        |error: std::io::Error| Fault::internal(format!("taking a seccomp filter from libseccomp: {error}"));
     let (mut reader, writer) = std::io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let reading = scope.spawn(move || {
@@ -163,7 +191,9 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>> {
         });
         let exported = context.export_bpf(&writer);
         drop(writer);
-        let program = reading.join().unwrap_or_else(|_| Err(std::io::Error::other("the reader ended")));
+        let program = reading
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the reader ended")));
         exported.map_err(|error| Fault::internal(format!("exporting a seccomp filter: {error}")))?;
         program.map_err(failed)
     })

@@ -65,7 +65,10 @@ pub fn filter(security: &Security, capabilities: u64, host: &HostFacts, dir: &Pa
 /// # Errors
 /// libseccomp does not work.
 pub fn warm_up(host: &HostFacts) -> Result<()> {
-    let security = Security { seccomp: SeccompProfile::RuntimeDefault, ..Security::default() };
+    let security = Security {
+        seccomp: SeccompProfile::RuntimeDefault,
+        ..Security::default()
+    };
     let sets = super::capabilities::sets(&security, 0, host.capabilities);
     filter(&security, sets.bounding, host, Path::new("/")).map(|_| ())
 }
@@ -73,7 +76,9 @@ pub fn warm_up(host: &HostFacts) -> Result<()> {
 /// The kubelet gives an absolute path; a relative one is below the daemon's folder.
 fn localhost(path: &str, dir: &Path) -> Result<PathBuf> {
     if path.is_empty() || path.split('/').any(|part| part == "..") {
-        return Err(Fault::invalid(format!("seccomp profile {path:?} is not a path that may be read")));
+        return Err(Fault::invalid(format!(
+            "seccomp profile {path:?} is not a path that may be read"
+        )));
     }
     Ok(dir.join(path))
 }
@@ -86,7 +91,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).or_fault(Kind::Invalid, || "opening it".into())?;
     let mut json = Vec::new();
     let max = limits::SECCOMP_PROFILE_BYTES_MAX;
-    file.take(max + 1).read_to_end(&mut json).or_fault(Kind::Invalid, || "reading it".into())?;
+    file.take(max + 1)
+        .read_to_end(&mut json)
+        .or_fault(Kind::Invalid, || "reading it".into())?;
     if json.len() as u64 > max {
         return Err(Fault::invalid(format!("it has more than {max} bytes")));
     }
@@ -97,7 +104,11 @@ fn cached(json: &[u8], profile: &Profile, capabilities: u64, kernel: (u32, u32))
     let mut hasher = DefaultHasher::new();
     json.hash(&mut hasher);
     let capabilities = capabilities & profile.capabilities();
-    let key = Key { profile: hasher.finish(), bytes: json.len(), capabilities };
+    let key = Key {
+        profile: hasher.finish(),
+        bytes: json.len(),
+        capabilities,
+    };
     if let Some(filter) = FILTERS.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Ok(Arc::clone(filter));
     }

@@ -73,8 +73,14 @@ mod tests {
     fn the_table_agrees_with_libseccomp_where_both_know() {
         let mut known = 0;
         for name in COMMON {
-            for arch in [libseccomp::ScmpArch::X8664, libseccomp::ScmpArch::X86, libseccomp::ScmpArch::Aarch64] {
-                let Ok(syscall) = libseccomp::ScmpSyscall::from_name_by_arch(name, arch) else { continue };
+            for arch in [
+                libseccomp::ScmpArch::X8664,
+                libseccomp::ScmpArch::X86,
+                libseccomp::ScmpArch::Aarch64,
+            ] {
+                let Ok(syscall) = libseccomp::ScmpSyscall::from_name_by_arch(name, arch) else {
+                    continue;
+                };
                 // Negative: libseccomp knows the name, but not this architecture's number.
                 if let Ok(number) = u32::try_from(i32::from(syscall)) {
                     assert_eq!(Some(number), common(name), "{name}");
@@ -83,6 +89,9 @@ mod tests {
             }
         }
         assert!(known > 60);
-        assert_eq!((common("mseal"), common("futex_wait"), newest()), (Some(462), Some(455), 469));
+        assert_eq!(
+            (common("mseal"), common("futex_wait"), newest()),
+            (Some(462), Some(455), 469)
+        );
     }
 }

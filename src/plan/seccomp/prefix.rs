@@ -60,7 +60,10 @@ impl Prefix {
     /// The bytes for these architectures. For each one: is it this one, else go on with the next; then its
     /// numbers; what none of them decides goes on to libseccomp's program, which follows.
     pub(super) fn assemble(&self, arches: &[ScmpArch]) -> Vec<u8> {
-        let blocks: Vec<Vec<[u8; 8]>> = arches.iter().filter_map(|&arch| self.block(audit(arch)?)).collect();
+        let blocks: Vec<Vec<[u8; 8]>> = arches
+            .iter()
+            .filter_map(|&arch| self.block(audit(arch)?))
+            .collect();
         blocks.into_iter().flatten().flatten().collect()
     }
 
@@ -69,10 +72,16 @@ impl Prefix {
         if audit == AUDIT_ARCH_I386
             && let Some(returned) = self.socketcall
         {
-            rules.push([instruction(JUMP_IF_EQUAL, 0, 1, SOCKETCALL), instruction(RETURN, 0, 0, returned)]);
+            rules.push([
+                instruction(JUMP_IF_EQUAL, 0, 1, SOCKETCALL),
+                instruction(RETURN, 0, 0, returned),
+            ]);
         }
         for &(number, returned) in &self.numbers {
-            rules.push([instruction(JUMP_IF_EQUAL, 0, 1, number), instruction(RETURN, 0, 0, returned)]);
+            rules.push([
+                instruction(JUMP_IF_EQUAL, 0, 1, number),
+                instruction(RETURN, 0, 0, returned),
+            ]);
         }
         let mut body: Vec<[u8; 8]> = rules.into_iter().flatten().collect();
         if let Some(newest) = self.newest {

@@ -81,8 +81,13 @@ impl Profile {
 
     /// The capabilities that the profile's conditions look at: filters differ only by these.
     pub(super) fn capabilities(&self) -> u64 {
-        let conditions = self.syscalls.iter().flat_map(|entry| [&entry.includes, &entry.excludes]);
-        conditions.flat_map(|condition| &condition.caps).fold(0, |mask, name| mask | capabilities::bit(name))
+        let conditions = self
+            .syscalls
+            .iter()
+            .flat_map(|entry| [&entry.includes, &entry.excludes]);
+        conditions
+            .flat_map(|condition| &condition.caps)
+            .fold(0, |mask, name| mask | capabilities::bit(name))
     }
 
     /// The entries that count.
@@ -95,7 +100,12 @@ impl Profile {
         let native = native_name();
         let mapped = self.arch_map.iter().find(|map| map.architecture == native);
         let mapped = mapped.into_iter().flat_map(|map| &map.sub_architectures);
-        self.architectures.iter().chain(mapped).map(String::as_str).filter(|name| *name != native).collect()
+        self.architectures
+            .iter()
+            .chain(mapped)
+            .map(String::as_str)
+            .filter(|name| *name != native)
+            .collect()
     }
 }
 
@@ -166,7 +176,9 @@ mod tests {
         .unwrap();
         let names = |capabilities, kernel| {
             let entries = profile.entries(Situation { capabilities, kernel });
-            entries.flat_map(|entry| entry.names().map(str::to_owned)).collect::<Vec<_>>()
+            entries
+                .flat_map(|entry| entry.names().map(str::to_owned))
+                .collect::<Vec<_>>()
         };
         let admin = capabilities::bit("SYS_ADMIN");
         assert_eq!(names(0, (6, 1)), ["a", "c"]);

@@ -40,11 +40,17 @@ fn run(program: &[u8], arch: u32, number: u32, arguments: &[u64]) -> u32 {
 
 fn number(name: &str) -> u32 {
     let known = libseccomp::ScmpSyscall::from_name_by_arch(name, libseccomp::ScmpArch::X8664).ok();
-    known.and_then(|n| u32::try_from(i32::from(n)).ok()).or_else(|| numbers::common(name)).unwrap_or_else(|| panic!("{name}"))
+    known
+        .and_then(|n| u32::try_from(i32::from(n)).ok())
+        .or_else(|| numbers::common(name))
+        .unwrap_or_else(|| panic!("{name}"))
 }
 
 fn default(extra: u64) -> Arc<[u8]> {
-    let security = Security { seccomp: SeccompProfile::RuntimeDefault, ..Security::default() };
+    let security = Security {
+        seccomp: SeccompProfile::RuntimeDefault,
+        ..Security::default()
+    };
     let mask = capabilities::sets(&security, 0, u64::MAX).bounding | extra;
     filter(&security, mask, &v2(), Path::new("/")).unwrap()
 }
@@ -69,7 +75,15 @@ fn the_default_profile() {
     }
     assert_eq!(check("clone3", &[]), ENOSYS);
     assert_eq!(check("clone", &[0x11]), ALLOW);
-    for flag in [0x0002_0000u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+    for flag in [
+        0x0002_0000u64,
+        0x0200_0000,
+        0x0400_0000,
+        0x0800_0000,
+        0x1000_0000,
+        0x2000_0000,
+        0x4000_0000,
+    ] {
         assert_eq!(check("clone", &[flag | 0x11]), EPERM, "{flag:#x}");
     }
     assert_eq!(check("personality", &[0]), ALLOW);
@@ -84,16 +98,32 @@ fn families_of_sockets() {
     let program = default(0);
     let socket = |family: u64| run(&program, X86_64, number("socket"), &[family]);
     for family in 0..48 {
-        let want = if family == 38 || family == 40 { EPERM } else { ALLOW };
+        let want = if family == 38 || family == 40 {
+            EPERM
+        } else {
+            ALLOW
+        };
         assert_eq!(socket(family), want, "{family}");
-        assert_eq!(socket(family | 7 << 32), want, "the kernel drops the upper half: {family}");
+        assert_eq!(
+            socket(family | 7 << 32),
+            want,
+            "the kernel drops the upper half: {family}"
+        );
     }
     assert_eq!(run(&program, I386, 359, &[38]), EPERM, "i386 socket");
     assert_eq!(run(&program, I386, 359, &[2]), ALLOW);
     for call in 0..20 {
-        assert_eq!(run(&program, I386, 102, &[call, 0]), EPERM, "i386 socketcall {call}");
+        assert_eq!(
+            run(&program, I386, 102, &[call, 0]),
+            EPERM,
+            "i386 socketcall {call}"
+        );
     }
-    assert_eq!(run(&program, X86_64, 0x4000_0000 | 41, &[38]), EPERM, "x32 socket");
+    assert_eq!(
+        run(&program, X86_64, 0x4000_0000 | 41, &[38]),
+        EPERM,
+        "x32 socket"
+    );
     assert_eq!(run(&program, X86_64, 0x4000_0000, &[]), ALLOW, "x32 read");
     assert_eq!(run(&program, I386, 3, &[]), ALLOW, "i386 read");
     assert_eq!(run(&program, I386, 21, &[]), EPERM, "i386 mount");
@@ -104,19 +134,34 @@ fn families_of_sockets() {
 #[test]
 fn capabilities_open_their_calls() {
     let admin = default(bit("SYS_ADMIN"));
-    for name in ["mount", "unshare", "setns", "clone3", "sethostname", "fsopen", "bpf", "statmount"] {
+    for name in [
+        "mount",
+        "unshare",
+        "setns",
+        "clone3",
+        "sethostname",
+        "fsopen",
+        "bpf",
+        "statmount",
+    ] {
         assert_eq!(run(&admin, X86_64, number(name), &[0x1000_0000]), ALLOW, "{name}");
     }
     assert_eq!(run(&admin, X86_64, number("clone"), &[0x1000_0000]), ALLOW);
     assert_eq!(run(&admin, X86_64, number("keyctl"), &[]), EPERM);
-    assert_eq!(run(&default(bit("SYS_TIME")), X86_64, number("clock_settime"), &[]), ALLOW);
+    assert_eq!(
+        run(&default(bit("SYS_TIME")), X86_64, number("clock_settime"), &[]),
+        ALLOW
+    );
 }
 
 #[test]
 fn one_compilation_for_what_does_not_matter() {
     let first = default(0);
     assert!(Arc::ptr_eq(&first, &default(0)));
-    assert!(Arc::ptr_eq(&first, &default(bit("NET_ADMIN"))), "no condition looks at it");
+    assert!(
+        Arc::ptr_eq(&first, &default(bit("NET_ADMIN"))),
+        "no condition looks at it"
+    );
     assert!(!Arc::ptr_eq(&first, &default(bit("SYS_ADMIN"))));
     assert!(first.len() % 8 == 0 && first.len() / 8 < limits::SECCOMP_INSTRUCTIONS_MAX);
 }
@@ -124,7 +169,10 @@ fn one_compilation_for_what_does_not_matter() {
 fn localhost_profile(json: &str) -> Result<Arc<[u8]>> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p.json"), json).unwrap();
-    let security = Security { seccomp: SeccompProfile::Localhost("p.json".into()), ..Security::default() };
+    let security = Security {
+        seccomp: SeccompProfile::Localhost("p.json".into()),
+        ..Security::default()
+    };
     filter(&security, 0, &v2(), dir.path())
 }
 
@@ -139,7 +187,11 @@ fn localhost_profiles() {
     }
     assert_eq!(run(&program, X86_64, number("mount"), &[]), ALLOW);
     assert_eq!(run(&program, X86_64, 9999, &[]), ALLOW);
-    assert_eq!(run(&program, I386, 102, &[1]), ALLOW, "nothing is filtered by family here");
+    assert_eq!(
+        run(&program, I386, 102, &[1]),
+        ALLOW,
+        "nothing is filtered by family here"
+    );
     let either = r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 13, "syscalls": [{"names": ["personality"],
         "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"},
         {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}]}]}"#;
@@ -165,15 +217,25 @@ fn broken_profiles_are_errors_and_never_no_filter() {
         assert!(localhost_profile(json).is_err(), "{json}");
     }
     for path in ["", "../p.json", "a/../../p.json", "missing.json", "/dev/zero"] {
-        let security = Security { seccomp: SeccompProfile::Localhost(path.into()), ..Security::default() };
-        assert!(filter(&security, 0, &v2(), Path::new("/nonexistent")).is_err(), "{path}");
+        let security = Security {
+            seccomp: SeccompProfile::Localhost(path.into()),
+            ..Security::default()
+        };
+        assert!(
+            filter(&security, 0, &v2(), Path::new("/nonexistent")).is_err(),
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn no_filter_only_when_nothing_is_asked_for() {
     let with = |seccomp, privileged| {
-        let security = Security { seccomp, privileged, ..Security::default() };
+        let security = Security {
+            seccomp,
+            privileged,
+            ..Security::default()
+        };
         filter(&security, 0, &v2(), Path::new("/")).unwrap().len()
     };
     assert_eq!(with(SeccompProfile::None, false), 0);
