@@ -37,14 +37,21 @@ pub fn run() -> Result<(), Failure> {
         Err(failure) => (serve::failed(&failure), None),
     };
     let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-    socket::send(&socket, &Reply { kind: Some(kind) }.encode_to_vec(), &fds)?;
+    let told = socket::send(&socket, &Reply { kind: Some(kind) }.encode_to_vec(), &fds);
+    if told.is_err() {
+        // Nobody knows of it, so nobody would ever end it.
+        pidfd.map(|pidfd| pidfd::signal(&pidfd, signal::SIGKILL));
+    }
+    told?;
     Ok(())
 }
 
 fn make(socket: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    let Packet::Data(size, fds) = socket::receive(socket, &mut buffer, 1)? else {
-        return Err(invalid("the connection is closed"));
+    let (size, fds) = match socket::receive(socket, &mut buffer, 1)? {
+        Packet::Data(size, fds) => (size, fds),
+        // A message in which nothing is asked for has no bytes. Whether the peer is really gone, the answer shows.
+        Packet::Closed | Packet::Blocked => (0, Vec::new()),
     };
     let wanted = PodInit::decode(&buffer[..size]).map_err(|e| invalid(format!("decode the pod's init: {e}")))?;
     if let Some(plan) = &wanted.cgroup {

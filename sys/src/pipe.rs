@@ -27,13 +27,15 @@ pub fn pipe() -> Result<Pipe> {
     Ok(Pipe { read, write })
 }
 
-/// Gives a pipe to a user, so that `/dev/stdout` (which reopens it) can be opened by him.
+/// Gives a pipe to a user, so that `/dev/stdout` (which reopens it) can be opened by him. An id of `u32::MAX` is
+/// left as it is, as fchown(2) has it.
 ///
 /// # Errors
 /// `EPERM` without CAP_CHOWN.
 pub fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-        .map_err(|e| Error::new("fchown", format!("pipe to {uid}:{gid}"), e))
+    let user = (uid != u32::MAX).then(|| Uid::from_raw(uid));
+    let group = (gid != u32::MAX).then(|| Gid::from_raw(gid));
+    rustix::fs::fchown(fd, user, group).map_err(|e| Error::new("fchown", format!("pipe to {uid}:{gid}"), e))
 }
 
 /// Makes reads and writes of the open file behind `fd` return `EAGAIN` instead of waiting. Shared with every

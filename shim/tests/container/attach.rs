@@ -75,7 +75,6 @@ fn stdin_stays_open_until_it_is_closed() {
     let (done, _) = two.client.call(request::Kind::CloseStdin(CloseStdin {}), &[]);
     assert!(matches!(done, reply::Kind::Done(_)));
     assert_eq!(exit_of(two.client.receive().0).code, 0);
-    assert_eq!(c.client.wait().code, 0);
 }
 
 #[test]
@@ -107,8 +106,9 @@ fn a_slow_reader_holds_back_and_is_given_up() {
     exit_of(fast.client.receive().0);
     assert_eq!(quick.join().unwrap(), 3_000_000);
     assert!(read_to_end(slow.stdout).len() < 3_000_000);
-    let logged: usize = c.host.log().iter().map(|(_, _, text)| text.len() + 1).sum();
-    assert!((3_000_000..3_000_002).contains(&logged), "{logged}");
+    // Parts have no newline of their own, and neither has the cut last line.
+    let logged: usize = c.host.log().iter().map(|(_, tag, text)| text.len() + usize::from(tag == "F")).sum();
+    assert_eq!(logged, 3_000_000);
 }
 
 #[test]

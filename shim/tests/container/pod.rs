@@ -17,7 +17,10 @@ fn a_pods_init_has_nothing_and_ends_on_request() {
     socket::send(&socket, &PodInit::default().encode_to_vec(), &[]).unwrap();
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let Packet::Data(size, fds) = socket::receive(&socket, &mut buffer, 1).unwrap() else { panic!("no answer") };
-    let Some(reply::Kind::Created(created)) = Reply::decode(&buffer[..size]).unwrap().kind else { panic!("no pod") };
+    let created = match Reply::decode(&buffer[..size]).unwrap().kind {
+        Some(reply::Kind::Created(created)) => created,
+        other => panic!("instead of a pod: {other:?}"),
+    };
     assert_eq!(shim.end(), Ended::Exited(0));
     let proc = format!("/proc/{}", created.pid);
     let read = |name: &str| std::fs::read_to_string(format!("{proc}/{name}")).unwrap();

@@ -25,7 +25,8 @@ pub(crate) struct Container {
 /// A process that waits, and what it will write.
 pub(crate) struct Made {
     pub(crate) child: Child,
-    output: OwnedFd,
+    /// Else it would be killed by SIGPIPE.
+    _output: OwnedFd,
 }
 
 pub(crate) fn maps(host_id: u32) -> Vec<IdMap> {
@@ -287,7 +288,7 @@ impl Container {
         };
         let mut child = child::create(&self.plan, &self.fds, stdio)?;
         let output = child.terminal.take().unwrap_or(pipe.read);
-        Ok(Made { child, output })
+        Ok(Made { child, _output: output })
     }
 
     pub(crate) fn fails(&self) -> Failure {
@@ -415,8 +416,10 @@ impl Running<'_> {
         let output = child.terminal.take().unwrap_or(pipe.read);
         let mut text = Vec::new();
         drop(std::fs::File::from(output).read_to_end(&mut text));
-        process::reap(&child.pidfd).unwrap();
-        String::from_utf8(text).unwrap()
+        let ended = process::reap(&child.pidfd).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(ended, pidfd::Ended::Exited(0), "{text}");
+        text
     }
 
     pub(crate) fn kill(&mut self) {
