@@ -104,6 +104,8 @@ pub(crate) fn attach(request: &Request<'_>, rules: &Rules) -> Result<Value> {
         addresses,
         masquerade: plan.bridge.masquerade,
         ports: ports.to_vec(),
+        bridge: plan.bridge.name.clone(),
+        accept: plan.accept_forward,
     })?;
     let host_link = wait_for_carrier(&mut socket, &host_name)?;
     Ok(result(

@@ -10,7 +10,7 @@ use crate::config::{self, NetworkConfig};
 use crate::native::lease::Store;
 use crate::native::plan::Plan;
 use crate::native::rules::Rules;
-use crate::native::{self, Attached, forward};
+use crate::native::{self, Attached};
 use crate::record::{Record, Records};
 use crate::{Attachment, Error, Options, Pod, Result, chain, result};
 
@@ -432,6 +432,9 @@ impl Inner {
         let mut networks = HashSet::new();
         let mut recorded = HashSet::new();
         if let Ok((config, Ok(plan))) = self.current() {
+            if plan.accept_forward {
+                self.rules.accept(&plan.bridge.name, true)?;
+            }
             networks.insert((plan.data_dir, config.name));
         }
         let mut addresses = HashSet::new();
@@ -461,7 +464,6 @@ impl Inner {
         let mut problems = Vec::new();
         let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.0));
         note(self.rules.wipe());
-        note(forward::wipe());
         if let Some(builtin) = &self.options.builtin {
             note(native::bridge::wipe(&builtin.bridge));
             note(Store::new(&self.options.lease_dir, config::BUILTIN_NAME).wipe());

@@ -229,3 +229,47 @@ fn how_long_it_takes() {
         println!("attach {:?}, detach {:?}", attach / ROUNDS, detach / ROUNDS);
     });
 }
+
+#[test]
+fn a_closed_forward_chain_is_opened_for_the_bridge() {
+    on_host(|host| async move {
+        run("iptables", "-P FORWARD DROP");
+        run("iptables", "-A FORWARD -i other -j DROP");
+        let network = host.network();
+        let one = Place::new("one").port(8080, 80, None);
+        network.attach(&one.pod).await.unwrap();
+        one.serve(80);
+        let outside = Place::new("outside");
+        ip("link add up0 type veth peer name eth9");
+        ip(&format!(
+            "link set eth9 netns /proc/{}/fd/{}",
+            std::process::id(),
+            fd(&outside)
+        ));
+        ip("addr add 192.0.2.1/24 dev up0");
+        ip("link set up0 up");
+        outside.inside(|| {
+            ip("addr add 192.0.2.2/24 dev eth9");
+            ip("link set eth9 up");
+            ip("route add 10.88.0.0/16 via 192.0.2.1");
+        });
+        outside.serve(90);
+        assert!(one.ask(address("192.0.2.2"), 90).is_some());
+        assert!(outside.ask(address("192.0.2.1"), 8080).is_some());
+        assert_eq!(
+            outside.ask(address("10.88.0.2"), 80),
+            None,
+            "what is not mapped stays closed"
+        );
+        let listed = run("iptables", "-S FORWARD");
+        assert!(
+            listed.contains("-A FORWARD -i criquet0 "),
+            "iptables reads our rules: {listed}"
+        );
+        assert!(listed.contains("--ctstate RELATED,ESTABLISHED,DNAT "), "{listed}");
+        network.collect(&["one".into()]).await.unwrap();
+        assert_eq!(run("iptables", "-S FORWARD"), listed, "once is enough");
+        network.wipe().await.unwrap();
+        assert!(!run("iptables", "-S FORWARD").contains("criquet0"));
+    });
+}

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ipnet::IpNet;
 
-use super::Attached;
+use super::{Attached, forward};
 use crate::netlink::nftables::{
     Data, Field, HOOK_OUTPUT, HOOK_POSTROUTING, HOOK_PREROUTING, Hook, REG_1, REG32_00, Rule, Table, Value,
     Verdict,
@@ -20,8 +20,8 @@ use crate::netlink::{EBUSY, EEXIST, ENOENT, Message, Refusal, Socket, octets};
 use crate::{Error, PortMapping, Protocol, Result};
 
 const TABLE: &str = "criquet";
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
 /// proto . port → address . port
 const PORTS: &str = "ports";
 /// address . proto . port → address . port
@@ -30,6 +30,8 @@ const ADDRESS_PORTS: &str = "address_ports";
 const PODS: &str = "pods";
 /// source . destination that are one pod.
 const HAIRPIN: &str = "hairpin";
+/// in . out that are one bridge.
+const BRIDGES: &str = "bridges";
 /// A masqueraded pod's address → the chain of its network.
 const SOURCES: &str = "sources";
 /// `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC` and `NF_IP_PRI_RAW`.
@@ -48,6 +50,8 @@ struct State {
     socket: Option<Socket>,
     /// What this process knows to be in the kernel: tables, and networks in them.
     known: HashSet<(u8, Option<IpNet>)>,
+    /// Bridges for which forwarding was opened.
+    accepted: HashSet<String>,
 }
 
 /// What a pod asks of the rules.
@@ -56,6 +60,9 @@ pub(crate) struct Wanted {
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) masquerade: bool,
     pub(crate) ports: Vec<PortMapping>,
+    pub(crate) bridge: String,
+    /// Open forwarding for the bridge.
+    pub(crate) accept: bool,
 }
 
 fn table(family: u8) -> Table<'static> {
@@ -108,7 +115,8 @@ fn base(family: u8) -> Vec<Message> {
             Data::Fields(target),
         ),
         table.add_set(PODS, 3, &[address], Data::None),
-        table.add_set(HAIRPIN, 4, &[address, address], Data::None),
+        table.add_set(BRIDGES, 4, &[Field::Link, Field::Link], Data::None),
+        table.add_set(HAIRPIN, 6, &[address, address], Data::None),
         table.add_set(SOURCES, 5, &[address], Data::Verdict),
         table.add_chain("hostports", None),
         table.add_chain("prerouting", nat(HOOK_PREROUTING, PRIORITY_DNAT)),
@@ -118,28 +126,36 @@ fn base(family: u8) -> Vec<Message> {
     for chain in ["hostports", "prerouting", "output", "postrouting"] {
         messages.push(table.flush_chain(chain));
     }
-    messages.push(table.add_rule("hostports", false, |rule| {
+    messages.push(table.add_rule("hostports", |rule| {
         rule.payload(true, destination_at, size, REG_1)
             .transport(behind)
             .payload(false, 2, 2, behind + 1)
             .lookup(ADDRESS_PORTS, Some(REG_1))
             .dnat(family, behind)
     }));
-    messages.push(table.add_rule("hostports", false, |rule| {
+    messages.push(table.add_rule("hostports", |rule| {
         rule.transport(REG_1)
             .payload(false, 2, 2, REG32_00 + 1)
             .lookup(PORTS, Some(REG_1))
             .dnat(family, behind)
     }));
     for chain in ["prerouting", "output"] {
-        messages.push(table.add_rule(chain, false, |rule| {
+        messages.push(table.add_rule(chain, |rule| {
             rule.to_this_host().verdict(Verdict::Jump("hostports"))
         }));
     }
-    messages.push(table.add_rule("postrouting", false, |rule| {
+    // A pod that asks itself or a neighbour by a host port must get its answer through the host. With
+    // bridge-nf-call-iptables the neighbour's answer is seen in the bridge, and the link it came by is not told.
+    messages.push(table.add_rule("postrouting", |rule| {
         rule.payload(true, source_at, size, REG_1)
-            .payload(true, destination_at, size, REG32_00 + size / 4)
+            .payload(true, destination_at, size, behind)
             .lookup(HAIRPIN, None)
+            .masquerade()
+    }));
+    messages.push(table.add_rule("postrouting", |rule| {
+        rule.links(REG_1, REG32_00 + 4)
+            .lookup(BRIDGES, None)
+            .redirected()
             .masquerade()
     }));
     if family == AF_INET {
@@ -153,10 +169,8 @@ fn base(family: u8) -> Vec<Message> {
             rule.compare(true, &[0xff])
         }
     };
-    messages.push(table.add_rule("postrouting", false, |rule| {
-        multicast(rule).verdict(Verdict::Return)
-    }));
-    messages.push(table.add_rule("postrouting", false, |rule| {
+    messages.push(table.add_rule("postrouting", |rule| multicast(rule).verdict(Verdict::Return)));
+    messages.push(table.add_rule("postrouting", |rule| {
         rule.payload(true, source_at, size, REG_1).dispatch(SOURCES)
     }));
     messages
@@ -172,7 +186,7 @@ fn localhost(table: Table<'static>) -> Vec<Message> {
     };
     let (source_at, destination_at, size) = layout(AF_INET);
     vec![
-        table.add_rule("postrouting", false, |rule| {
+        table.add_rule("postrouting", |rule| {
             rule.payload(true, source_at, 1, REG_1)
                 .compare(true, &[127])
                 .payload(true, destination_at, size, REG_1)
@@ -181,7 +195,7 @@ fn localhost(table: Table<'static>) -> Vec<Message> {
         }),
         table.add_chain("localhost", Some(raw)),
         table.flush_chain("localhost"),
-        table.add_rule("localhost", false, |rule| {
+        table.add_rule("localhost", |rule| {
             rule.link(true, false, "lo")
                 .payload(true, destination_at, 1, REG_1)
                 .compare(true, &[127])
@@ -200,7 +214,7 @@ fn network(subnet: IpNet) -> Vec<Message> {
     vec![
         table.add_chain(&chain, None),
         table.flush_chain(&chain),
-        table.add_rule(&chain, false, |rule| {
+        table.add_rule(&chain, |rule| {
             rule.payload(true, destination_at, size, REG_1)
                 .mask(&mask)
                 .compare(false, &octets(subnet.network()))
@@ -222,11 +236,23 @@ fn elements(wanted: &Wanted, net: IpNet) -> Vec<(&'static str, Vec<u8>, Value)> 
     }
     let ports = port_elements(wanted, net.addr());
     if !ports.is_empty() {
-        elements.push((PODS, address.clone(), Value::None));
-        elements.push((HAIRPIN, [address.clone(), address].concat(), Value::None));
+        elements.push((HAIRPIN, [address.clone(), address.clone()].concat(), Value::None));
+        elements.push((PODS, address, Value::None));
+        elements.push((
+            BRIDGES,
+            [link_key(&wanted.bridge), link_key(&wanted.bridge)].concat(),
+            Value::None,
+        ));
     }
     elements.extend(ports);
     elements
+}
+
+/// A link's name as the registers hold it.
+fn link_key(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(16, 0);
+    key
 }
 
 fn port_elements(wanted: &Wanted, pod: IpAddr) -> Vec<(&'static str, Vec<u8>, Value)> {
@@ -275,6 +301,9 @@ impl Rules {
 
     /// Adds a pod's elements, and the table when it is not there.
     pub(crate) fn add(&self, wanted: &Wanted) -> Result<()> {
+        if wanted.accept {
+            self.accept(&wanted.bridge, false)?;
+        }
         if !wanted.masquerade && wanted.ports.is_empty() {
             return Ok(());
         }
@@ -300,6 +329,20 @@ impl Rules {
         })?
     }
 
+    /// Lets the host forward for a bridge. `again`: somebody may have made a chain since, or emptied it. Pods of
+    /// one bridge work without it, so that it fails is only told.
+    pub(crate) fn accept(&self, bridge: &str, again: bool) -> Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.accepted.insert(bridge.to_owned()) && !again {
+            return Ok(());
+        }
+        drop(state);
+        if let Err(error) = self.with(|socket, _| forward::accept(socket, bridge))? {
+            tracing::warn!(bridge, %error, "forwarding was not opened in the chain FORWARD of iptables");
+        }
+        Ok(())
+    }
+
     /// Removes what leads to, or comes from, `addresses`.
     pub(crate) fn remove(&self, addresses: &[IpAddr], attached: &Attached) -> Result<()> {
         if addresses.is_empty() || (!attached.masquerade && !attached.ports) {
@@ -317,6 +360,11 @@ impl Rules {
 
     /// Removes the tables.
     pub(crate) fn wipe(&self) -> Result<()> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .accepted
+            .clear();
         self.with(|socket, known| {
             known.clear();
             for family in [AF_INET, AF_INET6] {
@@ -325,7 +373,7 @@ impl Rules {
                     _ => {}
                 }
             }
-            Ok(())
+            forward::wipe(socket)
         })?
         .map_err(failed("remove"))
     }
@@ -389,7 +437,6 @@ fn remove(
             deletions.push((table, SOURCES, key.clone()));
         }
         if attached.ports {
-            deletions.push((table, HAIRPIN, [key.clone(), key.clone()].concat()));
             for map in [PORTS, ADDRESS_PORTS] {
                 for element in socket.elements(table, map)? {
                     if element.data.starts_with(&key) {
@@ -397,6 +444,7 @@ fn remove(
                     }
                 }
             }
+            deletions.push((table, HAIRPIN, [key.clone(), key.clone()].concat()));
             deletions.push((table, PODS, key));
         }
     }

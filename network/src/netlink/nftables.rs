@@ -64,16 +64,21 @@ pub(crate) enum Field {
     Ipv6 = 8,
     Protocol = 12,
     Service = 13,
+    Link = 41,
 }
 
 impl Field {
     /// Bytes in a key or in registers: fields are padded to 4.
     fn size(self) -> u32 {
-        if matches!(self, Self::Ipv6) { 16 } else { 4 }
+        if matches!(self, Self::Ipv6 | Self::Link) {
+            16
+        } else {
+            4
+        }
     }
     fn unpadded(self) -> u32 {
         match self {
-            Self::Ipv6 => 16,
+            Self::Ipv6 | Self::Link => 16,
             Self::Ipv4 => 4,
             Self::Service => 2,
             Self::Protocol => 1,
@@ -193,15 +198,24 @@ impl Table<'_> {
         message.number_be(10, set_id)
     }
 
-    /// Appends a rule, or with `first` puts it before the others.
-    pub(crate) fn add_rule(&self, chain: &str, first: bool, rule: impl FnOnce(Rule) -> Rule) -> Message {
-        self.message(
-            NFT_MSG_NEWRULE,
-            NLM_F_CREATE | if first { 0 } else { NLM_F_APPEND },
-        )
-        .text(1, self.name)
-        .text(2, chain)
-        .nest(4, |list| rule(Rule(list)).0)
+    /// Appends a rule.
+    pub(crate) fn add_rule(&self, chain: &str, rule: impl FnOnce(Rule) -> Rule) -> Message {
+        self.rule(chain, NLM_F_APPEND, rule)
+    }
+
+    /// Puts a rule before the others.
+    pub(crate) fn insert_rule(&self, chain: &str, comment: &str, rule: impl FnOnce(Rule) -> Rule) -> Message {
+        let mut user_data = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+        user_data.extend_from_slice(comment.as_bytes());
+        user_data.push(0);
+        self.rule(chain, 0, rule).bytes(7, &user_data)
+    }
+
+    fn rule(&self, chain: &str, flags: u16, rule: impl FnOnce(Rule) -> Rule) -> Message {
+        self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | flags)
+            .text(1, self.name)
+            .text(2, chain)
+            .nest(4, |list| rule(Rule(list)).0)
     }
 
     fn element(&self, kind: u16, flags: u16, set: &str, key: &[u8], value: &Value) -> Message {
@@ -271,12 +285,21 @@ impl Rule {
 
     /// The link by which the packet came (`true`) or leaves is, or is not, `name`.
     pub(crate) fn link(self, input: bool, equal: bool, name: &str) -> Self {
-        let mut padded = [0; 16];
-        for (to, from) in padded[..15].iter_mut().zip(name.bytes()) {
-            *to = from;
-        }
-        self.meta(if input { 6 } else { 7 }, REG_1)
-            .compare(equal, &padded)
+        // With its closing zero: as iptables writes it.
+        let name: Vec<u8> = name.bytes().chain([0]).collect();
+        self.meta(if input { 6 } else { 7 }, REG_1).compare(equal, &name)
+    }
+
+    /// Loads the names of the links by which the packet came and leaves.
+    pub(crate) fn links(self, input: u32, output: u32) -> Self {
+        self.meta(6, input).meta(7, output)
+    }
+
+    /// The connection's destination was rewritten (`IPS_DST_NAT`).
+    pub(crate) fn redirected(self) -> Self {
+        self.expression("ct", |data| data.number_be(1, REG_1).number_be(2, 2))
+            .mask(&0x20u32.to_ne_bytes())
+            .compare(false, &[0; 4])
     }
 
     pub(crate) fn compare(self, equal: bool, value: &[u8]) -> Self {
@@ -390,20 +413,16 @@ impl Socket {
         Ok(elements)
     }
 
-    /// Whether the base chain's policy is to drop.
-    pub(crate) fn drops_by_policy(&mut self, table: Table<'_>, chain: &str) -> Result<bool> {
+    pub(crate) fn has_chain(&mut self, table: Table<'_>, chain: &str) -> Result<bool> {
         let message = table
             .message(NFT_MSG_GETCHAIN, 0)
             .text(1, table.name)
             .text(3, chain);
-        let answers = or_none(self.request(message))?;
-        Ok(answers.iter().any(|answer| {
-            attribute(answer.get(4..).unwrap_or_default(), 5).is_some_and(|policy| policy == [0; 4])
-        }))
+        Ok(!or_none(self.request(message))?.is_empty())
     }
 
-    /// The chain's rules as handle and raw expressions.
-    pub(crate) fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    /// The chain's rules.
+    pub(crate) fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Listed>> {
         let message = table
             .message(NFT_MSG_GETRULE, 0)
             .text(1, table.name)
@@ -413,10 +432,25 @@ impl Socket {
             if text(attribute(list, 2)?) != chain {
                 return None;
             }
-            Some((attribute(list, 3)?.to_vec(), attribute(list, 4)?.to_vec()))
+            // Type and length before each part; 0 is the comment.
+            let comment = match attribute(list, 7) {
+                Some([0, length, rest @ ..]) => text(rest.get(..usize::from(*length)).unwrap_or_default()),
+                _ => "",
+            };
+            Some(Listed {
+                handle: attribute(list, 3)?.to_vec(),
+                comment: comment.to_owned(),
+            })
         };
         Ok(or_none(self.dump(message))?.iter().filter_map(of_chain).collect())
     }
+}
+
+/// A rule that is there.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) handle: Vec<u8>,
+    pub(crate) comment: String,
 }
 
 fn or_none(result: Result<Vec<Answer>>) -> Result<Vec<Answer>> {
