@@ -5,7 +5,12 @@
 //! failed, everything is taken away by force.
 #![forbid(unsafe_code)]
 // A test that cannot go on panics with what it was doing; that is its way to fail.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_debug_implementations)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::let_underscore_must_use,
+    missing_debug_implementations
+)]
 
 mod client;
 pub mod host;

@@ -1,12 +1,12 @@
 //! critest, the CRI's own conformance suite: over SPDY, and its streaming specs again over WebSocket.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 mod report;
 mod skips;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ fn critest(name: &str, flags: &[&str], focus: &str) {
     );
 }
 
-fn execute(node: &Node, flags: &[&str], focus: &str, skips: &Skips, report: &PathBuf, output: &PathBuf) {
+fn execute(node: &Node, flags: &[&str], focus: &str, skips: &Skips, report: &Path, output: &Path) {
     let tools = workspace().join(".work/bin/tools");
     let endpoint = format!("unix://{}", node.socket().display());
     let path = format!(

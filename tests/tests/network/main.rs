@@ -1,5 +1,5 @@
 //! Pods' addresses, names and ports, on the built-in network, the native chain and plugin binaries.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

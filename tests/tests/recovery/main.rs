@@ -1,5 +1,5 @@
 //! The daemon may die at any time: containers, logs and exit codes do not.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 use std::time::{Duration, Instant};
 

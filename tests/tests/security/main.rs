@@ -1,5 +1,5 @@
 //! What a container may not do, seen from inside it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 use criquet_tests::{BUSYBOX, Node, Pod, container, cri, pod};
 

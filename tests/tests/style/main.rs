@@ -1,5 +1,5 @@
 //! The house's own rules, checked over the whole repository.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 mod code;
 mod documents;
