@@ -1,6 +1,7 @@
 //! The crate as a whole: archives, a registry, a store that is opened again.
 
 mod archive;
-mod fixture;
+mod distribution;
+pub(crate) mod fixture;
 mod pull;
 mod server;

@@ -7,6 +7,8 @@
 mod header;
 mod pax;
 mod reader;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 pub(crate) use reader::{Archive, Source, read_error};
 

@@ -14,8 +14,13 @@ pub(crate) fn append(archive: &mut Vec<u8>, entry: &Entry, data: &[u8]) {
         record(b"linkpath", &entry.link);
     }
     if entry.mtime.0 < 0 || entry.mtime.1 != 0 {
-        let (seconds, nanos) = entry.mtime;
-        record(b"mtime", format!("{seconds}.{nanos:09}").as_bytes());
+        let time = match entry.mtime {
+            (seconds, nanos) if seconds < 0 && nanos > 0 => {
+                format!("-{}.{:09}", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanos)
+            }
+            (seconds, nanos) => format!("{seconds}.{nanos:09}"),
+        };
+        record(b"mtime", time.as_bytes());
     }
     if entry.uid > 0o777_7777 {
         record(b"uid", entry.uid.to_string().as_bytes());

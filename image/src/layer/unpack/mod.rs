@@ -7,6 +7,8 @@
 
 mod metadata;
 mod path;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -210,7 +212,11 @@ impl Unpacker {
         self.create(name, |dir| {
             rustix::fs::linkat(&to, to_name, dir, name, AtFlags::empty())
         })
-        .map_err(|e| os_error("linking", &entry.name, e))
+        .map_err(|e| match e {
+            // It was in what the link replaces.
+            Errno::NOENT => missing(e),
+            e => os_error("linking", &entry.name, e),
+        })
     }
 
     fn write(&mut self, file: &OwnedFd, entry: &Entry, data: &mut impl Read) -> Result<()> {
