@@ -67,11 +67,7 @@ impl Root {
     /// # Errors
     /// ELOOP: there is a link.
     pub fn open_exact(&self, path: &Path) -> Result<OwnedFd> {
-        self.walk(
-            path,
-            OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK,
-            ResolveFlags::NO_SYMLINKS,
-        )
+        self.walk(path, OFlags::RDWR | OFlags::NOCTTY, ResolveFlags::NO_SYMLINKS)
     }
 
     fn walk(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {

@@ -20,7 +20,9 @@ const TTY_GROUP: u32 = 5;
 const SHM_OPTIONS: [(&str, Option<&str>); 2] = [("mode", Some("1777")), ("size", Some("64m"))];
 
 pub(super) fn attach(init: &mut Init<'_>) -> Result<(), Failure> {
-    let Some(dev) = &init.birth.prepared.dev else { return Ok(()) };
+    let Some(dev) = &init.birth.prepared.dev else {
+        return Ok(());
+    };
     // A link or a file that an image put there is not followed (CVE-2026-41579).
     mount::attach(&dev.tree, init.root.directory_exact(Path::new(DEV))?)?;
     if !dev.bound.is_empty() {
@@ -36,20 +38,34 @@ pub(super) fn attach(init: &mut Init<'_>) -> Result<(), Failure> {
 /// these mounts would appear on the host.
 pub(super) fn complete_foreign(init: &mut Init<'_>) -> Result<(), Failure> {
     let foreign = init.birth.plan.mounts.iter().find(|m| m.target == DEV);
-    if foreign.is_some_and(|dev| dev.propagation() != Propagation::Shared) { complete(init) } else { Ok(()) }
+    if foreign.is_some_and(|dev| dev.propagation() != Propagation::Shared) {
+        complete(init)
+    } else {
+        Ok(())
+    }
 }
 
 fn complete(init: &mut Init<'_>) -> Result<(), Failure> {
-    let no_exec = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
+    let no_exec = Attributes {
+        nosuid: true,
+        noexec: true,
+        ..Attributes::default()
+    };
     let group = TTY_GROUP.to_string();
-    let mut options = vec![("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620"))];
+    let mut options = vec![
+        ("newinstance", None),
+        ("ptmxmode", Some("0666")),
+        ("mode", Some("0620")),
+    ];
     if init.birth.spaces.ids.has_gid(TTY_GROUP) {
         options.push(("gid", Some(group.as_str())));
     }
     init.devpts = put(init, PTS, || mount::new("devpts", &options, no_exec))?;
     let shm = &init.birth.prepared.shm;
     put(init, SHM, || match shm {
-        Some(shm) => shm.try_clone().map_err(|e| criquet_sys::Error::new("fcntl", SHM, e)),
+        Some(shm) => shm
+            .try_clone()
+            .map_err(|e| criquet_sys::Error::new("fcntl", SHM, e)),
         None => mount::new("tmpfs", &SHM_OPTIONS, Attributes::DATA),
     })?;
     // The host's queues cannot be mounted with a user namespace's rights.
@@ -60,7 +76,11 @@ fn complete(init: &mut Init<'_>) -> Result<(), Failure> {
 }
 
 /// Mounts at `target`, unless the plan does.
-fn put(init: &Init<'_>, target: &str, make: impl FnOnce() -> criquet_sys::Result<OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+fn put(
+    init: &Init<'_>,
+    target: &str,
+    make: impl FnOnce() -> criquet_sys::Result<OwnedFd>,
+) -> Result<Option<OwnedFd>, Failure> {
     if init.birth.plan.mounts.iter().any(|m| m.target == target) {
         return Ok(None);
     }

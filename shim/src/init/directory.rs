@@ -25,6 +25,9 @@ pub(super) fn enter(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
     if process::directory_is_reachable()? {
         Ok(())
     } else {
-        Err(Failure::safety(format!("{} is outside of the root", candidate.program.cwd)))
+        Err(Failure::safety(format!(
+            "{} is outside of the root",
+            candidate.program.cwd
+        )))
     }
 }

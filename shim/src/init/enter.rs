@@ -37,7 +37,11 @@ pub(super) fn cgroup(init: &mut Init<'_>) -> Result<(), Failure> {
 /// Namespaces of the pod. As the host's root, whoever owns them.
 pub(super) fn join(init: &mut Init<'_>) -> Result<(), Failure> {
     let spaces = init.birth.spaces;
-    for (space, kind) in [(spaces.net, Kind::Net), (spaces.ipc, Kind::Ipc), (spaces.uts, Kind::Uts)] {
+    for (space, kind) in [
+        (spaces.net, Kind::Net),
+        (spaces.ipc, Kind::Ipc),
+        (spaces.uts, Kind::Uts),
+    ] {
         if let Some(fd) = space.joined() {
             namespace::join(fd, kind)?;
         }
@@ -50,7 +54,9 @@ pub(super) fn join(init: &mut Init<'_>) -> Result<(), Failure> {
 /// Becomes root of the pod's user namespace. What is made from here on, belongs to it: also a pid namespace,
 /// which only a fork can enter.
 pub(super) fn user(init: &mut Init<'_>) -> Result<(), Failure> {
-    let Some(user) = init.birth.spaces.user else { return Ok(()) };
+    let Some(user) = init.birth.spaces.user else {
+        return Ok(());
+    };
     namespace::join(user, Kind::User)?;
     identity::take(0, 0, &[])?;
     guard()?;
@@ -58,7 +64,11 @@ pub(super) fn user(init: &mut Init<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let order = pipe::pipe()?;
-    match process::fork(&Fork { namespaces: &[Kind::Pid], sibling: true, cgroup: None })? {
+    match process::fork(&Fork {
+        namespaces: &[Kind::Pid],
+        sibling: true,
+        cgroup: None,
+    })? {
         Forked::Parent { pid, .. } => {
             report::heir(init.birth.control, pid)?;
             process::exit(0)
@@ -76,7 +86,9 @@ pub(super) fn user(init: &mut Init<'_>) -> Result<(), Failure> {
 /// A session without a terminal, and a keyring that is not the host's.
 pub(super) fn session(init: &mut Init<'_>) -> Result<(), Failure> {
     process::setsid()?;
-    Ok(process::join_session_keyring(&keyring(&init.birth.plan.container_id))?)
+    Ok(process::join_session_keyring(&keyring(
+        &init.birth.plan.container_id,
+    ))?)
 }
 
 pub(crate) fn keyring(container: &str) -> String {
@@ -87,9 +99,12 @@ pub(crate) fn keyring(container: &str) -> String {
 pub(super) fn unshare(init: &mut Init<'_>) -> Result<(), Failure> {
     let spaces = init.birth.spaces;
     let mut kinds = vec![Kind::Mount];
-    for (space, kind) in
-        [(spaces.cgroup, Kind::Cgroup), (spaces.net, Kind::Net), (spaces.ipc, Kind::Ipc), (spaces.uts, Kind::Uts)]
-    {
+    for (space, kind) in [
+        (spaces.cgroup, Kind::Cgroup),
+        (spaces.net, Kind::Net),
+        (spaces.ipc, Kind::Ipc),
+        (spaces.uts, Kind::Uts),
+    ] {
         if space.is_new() {
             kinds.push(kind);
         }

@@ -15,6 +15,10 @@ pub(super) fn take(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn umask(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
-    process::set_umask(if candidate.program.umask == 0 { DEFAULT_UMASK } else { candidate.program.umask });
+    process::set_umask(if candidate.program.umask == 0 {
+        DEFAULT_UMASK
+    } else {
+        candidate.program.umask
+    });
     Ok(())
 }

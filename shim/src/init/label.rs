@@ -22,7 +22,13 @@ pub(crate) struct Label {
 
 impl Label {
     pub(crate) fn open(program: &Process) -> Result<Option<Self>, Failure> {
-        let made = |path, value| Ok(Some(Self { file: procfs::open(path, true)?, path, value }));
+        let made = |path, value| {
+            Ok(Some(Self {
+                file: procfs::open(path, true)?,
+                path,
+                value,
+            }))
+        };
         if !program.apparmor_profile.is_empty() {
             let value = format!("exec {}", program.apparmor_profile);
             match made(APPARMOR, value.clone()) {
@@ -43,6 +49,8 @@ pub(super) fn open(init: &mut Init<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn apply(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
-    let Some(label) = candidate.label.take() else { return Ok(()) };
+    let Some(label) = candidate.label.take() else {
+        return Ok(());
+    };
     Ok(procfs::put(&label.file, label.path, label.value.as_bytes())?)
 }

@@ -10,10 +10,22 @@ use criquet_sys::{device, errno};
 use super::Init;
 use crate::child::{About as _, Failure};
 
-const READONLY: Attributes = Attributes { readonly: true, nosuid: false, nodev: false, noexec: false };
-const EMPTY: Attributes = Attributes { readonly: true, ..Attributes::DATA };
+const READONLY: Attributes = Attributes {
+    readonly: true,
+    nosuid: false,
+    nodev: false,
+    noexec: false,
+};
+const EMPTY: Attributes = Attributes {
+    readonly: true,
+    ..Attributes::DATA
+};
 /// Room for nothing.
-const EMPTY_OPTIONS: [(&str, Option<&str>); 3] = [("mode", Some("755")), ("nr_blocks", Some("1")), ("nr_inodes", Some("1"))];
+const EMPTY_OPTIONS: [(&str, Option<&str>); 3] = [
+    ("mode", Some("755")),
+    ("nr_blocks", Some("1")),
+    ("nr_inodes", Some("1")),
+];
 
 /// Covers files with the host's null device and folders with one empty file system.
 pub(super) fn cover(init: &mut Init<'_>) -> Result<(), Failure> {

@@ -113,7 +113,15 @@ pub(crate) struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     pub(crate) fn new(program: &'a Process, stdio: &'a Stdio, control: &'a OwnedFd) -> Self {
-        Self { program, stdio, control, terminal: None, label: None, holds_admin: false, path: None }
+        Self {
+            program,
+            stdio,
+            control,
+            terminal: None,
+            label: None,
+            holds_admin: false,
+            path: None,
+        }
     }
 
     /// Goes through [`BECOME`]; returns only with a failure.
@@ -123,16 +131,27 @@ impl<'a> Candidate<'a> {
 }
 
 fn walk<T>(steps: &[(&str, fn(&mut T) -> Result<(), Failure>)], state: &mut T) -> Result<(), Failure> {
-    steps.iter().try_for_each(|(name, step)| step(state).about(|| (*name).into()))
+    steps
+        .iter()
+        .try_for_each(|(name, step)| step(state).about(|| (*name).into()))
 }
 
 /// In the child: makes the container and executes its program.
 pub(crate) fn run(birth: Birth<'_>) -> ! {
     let control = birth.control;
     conclude(control, || {
-        let root = birth.prepared.rootfs.try_clone().map_err(|e| internal(format!("root: {e}")))?;
+        let root = birth
+            .prepared
+            .rootfs
+            .try_clone()
+            .map_err(|e| internal(format!("root: {e}")))?;
         let candidate = Candidate::new(birth.program, birth.stdio, control);
-        let mut init = Init { birth, root: root.into(), devpts: None, candidate };
+        let mut init = Init {
+            birth,
+            root: root.into(),
+            devpts: None,
+            candidate,
+        };
         walk(BIRTH, &mut init)?;
         init.candidate.become_program()
     })
@@ -151,7 +170,11 @@ pub(crate) fn conclude(control: &OwnedFd, work: impl FnOnce() -> Result<(), Fail
     };
     // The shim may be gone; there is nobody else to tell.
     drop(report::failed(control, &failure));
-    process::exit(if failure.kind == Kind::NotFound { NOT_FOUND } else { NOT_EXECUTED })
+    process::exit(if failure.kind == Kind::NotFound {
+        NOT_FOUND
+    } else {
+        NOT_EXECUTED
+    })
 }
 
 impl Birth<'_> {
@@ -162,7 +185,16 @@ impl Birth<'_> {
         fds.extend(self.place.fds());
         fds.push(self.control.as_fd());
         let spaces = self.spaces;
-        fds.extend([spaces.net.joined(), spaces.ipc.joined(), spaces.uts.joined(), spaces.user].into_iter().flatten());
+        fds.extend(
+            [
+                spaces.net.joined(),
+                spaces.ipc.joined(),
+                spaces.uts.joined(),
+                spaces.user,
+            ]
+            .into_iter()
+            .flatten(),
+        );
         fds
     }
 }

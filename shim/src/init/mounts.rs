@@ -42,8 +42,14 @@ pub(super) fn attach(init: &mut Init<'_>) -> Result<(), Failure> {
 }
 
 fn one(root: &Root, mount: &Mount, source: &Source, writable_sys: bool) -> Result<(), Failure> {
-    let system = Attributes { readonly: mount.readonly, ..Attributes::DATA };
-    let sysfs = Attributes { readonly: mount.readonly || !writable_sys, ..Attributes::DATA };
+    let system = Attributes {
+        readonly: mount.readonly,
+        ..Attributes::DATA
+    };
+    let sysfs = Attributes {
+        readonly: mount.readonly || !writable_sys,
+        ..Attributes::DATA
+    };
     let target = Path::new(&mount.target);
     match (mount.kind(), source) {
         (Kind::Proc, _) => exactly(root, target, mount::new("proc", &options(mount), system)?),
@@ -52,22 +58,32 @@ fn one(root: &Root, mount: &Mount, source: &Source, writable_sys: bool) -> Resul
         (Kind::Cgroup, Source::Cgroups(list)) => cgroups(root, target, list, sysfs),
         (Kind::Cgroup, _) => exactly(root, target, mount::new("cgroup2", &[], sysfs)?),
         (Kind::Mqueue, _) => place(root, &mount.target, mount::new("mqueue", &[], attributes(mount))?),
-        (Kind::Tmpfs, _) => place(root, &mount.target, mount::new("tmpfs", &options(mount), attributes(mount))?),
+        (Kind::Tmpfs, _) => place(
+            root,
+            &mount.target,
+            mount::new("tmpfs", &options(mount), attributes(mount))?,
+        ),
         (Kind::Bind | Kind::Image, Source::Tree(tree)) => place(root, &mount.target, tree),
         (Kind::Bind | Kind::Image, _) => Err(Failure::invalid("a mount without a source")),
     }
 }
 
 fn options(mount: &Mount) -> Vec<(&str, Option<&str>)> {
-    mount.options.iter().map(|option| mount::split_option(option)).collect()
+    mount
+        .options
+        .iter()
+        .map(|option| mount::split_option(option))
+        .collect()
 }
 
 /// A file system of the kernel, that other things rely on: an image has no say in where it is (CVE-2019-19921).
 fn exactly(root: &Root, target: &Path, mount: impl AsFd) -> Result<(), Failure> {
-    let folder = root.directory_exact(target).map_err(|error| match error.errno() {
-        Some(criquet_sys::errno::ENOTDIR) => Failure::safety(format!("not a directory: {error}")),
-        _ => error.into(),
-    })?;
+    let folder = root
+        .directory_exact(target)
+        .map_err(|error| match error.errno() {
+            Some(criquet_sys::errno::ENOTDIR) => Failure::safety(format!("not a directory: {error}")),
+            _ => error.into(),
+        })?;
     Ok(mount::attach(mount, folder)?)
 }
 
@@ -78,14 +94,22 @@ fn place(root: &Root, target: &str, tree: impl AsFd) -> Result<(), Failure> {
         FileKind::Directory => root.directory(path)?,
         _ => root.file(path)?,
     };
-    if procfs::is_procfs(&point)? && !PROC_FILES.contains(&target) && !(target == "/proc" && procfs::is_procfs(&tree)?) {
+    if procfs::is_procfs(&point)?
+        && !PROC_FILES.contains(&target)
+        && !(target == "/proc" && procfs::is_procfs(&tree)?)
+    {
         return Err(Failure::safety("a mount onto procfs"));
     }
     Ok(mount::attach(tree, point)?)
 }
 
 /// v1: a folder with one mount for each hierarchy, and the usual links from single controllers.
-fn cgroups(root: &Root, target: &Path, list: &[(String, OwnedFd)], attributes: Attributes) -> Result<(), Failure> {
+fn cgroups(
+    root: &Root,
+    target: &Path,
+    list: &[(String, OwnedFd)],
+    attributes: Attributes,
+) -> Result<(), Failure> {
     let folder = mount::new("tmpfs", &CGROUP_OPTIONS, Attributes::DATA)?;
     exactly(root, target, &folder)?;
     let inside = Root::from(folder.try_clone().map_err(crate::child::internal)?);
@@ -99,5 +123,12 @@ fn cgroups(root: &Root, target: &Path, list: &[(String, OwnedFd)], attributes: A
             }
         }
     }
-    Ok(mount::forbid(&folder, Attributes { readonly: attributes.readonly, ..Attributes::default() }, false)?)
+    Ok(mount::forbid(
+        &folder,
+        Attributes {
+            readonly: attributes.readonly,
+            ..Attributes::default()
+        },
+        false,
+    )?)
 }

@@ -32,10 +32,15 @@ pub(super) fn find(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
     let name = candidate.program.args.first().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Failure::invalid("no command"))?;
     let quoted = String::from_utf8_lossy(name).into_owned();
-    let candidates = if name.contains(&b'/') { vec![name.clone()] } else { in_path(name, &candidate.program.env) };
+    let candidates = if name.contains(&b'/') {
+        vec![name.clone()]
+    } else {
+        in_path(name, &candidate.program.env)
+    };
     let mut denied = None;
     for path in candidates {
-        let path = CString::new(path).map_err(|_| Failure::invalid(format!("{quoted:?} holds a zero byte")))?;
+        let path =
+            CString::new(path).map_err(|_| Failure::invalid(format!("{quoted:?} holds a zero byte")))?;
         match process::check_executable(&path) {
             Ok(()) => {
                 candidate.path = Some(path);
@@ -47,16 +52,26 @@ pub(super) fn find(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
     }
     Err(match denied {
         Some(error) => program_failure(&quoted, &error),
-        None if name.contains(&b'/') => {
-            Failure { kind: Kind::NotFound, message: format!("{quoted:?}: no such file or directory") }
-        }
-        None => Failure { kind: Kind::NotFound, message: format!("{quoted:?}: executable file not found in $PATH") },
+        None if name.contains(&b'/') => Failure {
+            kind: Kind::NotFound,
+            message: format!("{quoted:?}: no such file or directory"),
+        },
+        None => Failure {
+            kind: Kind::NotFound,
+            message: format!("{quoted:?}: executable file not found in $PATH"),
+        },
     })
 }
 
 fn in_path(name: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
-    let folders = path.split(|c| *c == b':').map(|folder| if folder.is_empty() { b"." } else { folder });
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.strip_prefix(b"PATH="))
+        .unwrap_or(DEFAULT_PATH);
+    let folders = path
+        .split(|c| *c == b':')
+        .map(|folder| if folder.is_empty() { b"." } else { folder });
     folders.map(|folder| [folder, b"/", name].concat()).collect()
 }
 
@@ -66,7 +81,10 @@ fn program_failure(quoted: &str, error: &criquet_sys::Error) -> Failure {
         Some(errno::EACCES | errno::EPERM) => Kind::Permission,
         _ => Kind::Invalid,
     };
-    Failure { kind, message: format!("{quoted:?}: {}", reason(error)) }
+    Failure {
+        kind,
+        message: format!("{quoted:?}: {}", reason(error)),
+    }
 }
 
 /// The kernel's answer in lower case, without Rust's suffix.
@@ -83,11 +101,19 @@ pub(super) fn signals(_: &mut Candidate<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn execute(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
-    let path = candidate.path.take().ok_or_else(|| Failure::invalid("no command"))?;
+    let path = candidate
+        .path
+        .take()
+        .ok_or_else(|| Failure::invalid("no command"))?;
     let arguments = Strings::new(candidate.program.args.iter().cloned())?;
     let environment = Strings::new(candidate.program.env.iter().cloned())?;
     let error = process::execute(&path, &arguments, &environment);
-    let name = candidate.program.args.first().map(Vec::as_slice).unwrap_or_default();
+    let name = candidate
+        .program
+        .args
+        .first()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     Err(program_failure(&String::from_utf8_lossy(name), &error))
 }
 
@@ -98,7 +124,10 @@ mod tests {
     #[test]
     fn the_last_path_of_the_environment_counts() {
         let env = [b"PATH=/a".to_vec(), b"PATHS=/x".to_vec(), b"PATH=/b::/c".to_vec()];
-        assert_eq!(in_path(b"p", &env), [b"/b/p".to_vec(), b"./p".to_vec(), b"/c/p".to_vec()]);
+        assert_eq!(
+            in_path(b"p", &env),
+            [b"/b/p".to_vec(), b"./p".to_vec(), b"/c/p".to_vec()]
+        );
         assert_eq!(in_path(b"p", &[]).len(), 6);
     }
 }

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use criquet_proto::shim::failed::Kind;
-use criquet_sys::socket::{self, Packet};
 use criquet_sys::process;
+use criquet_sys::socket::{self, Packet};
 
 use crate::child::{Failure, internal};
 
@@ -38,7 +38,9 @@ impl Report {
     /// Waits for the next one.
     pub(crate) fn receive(control: &OwnedFd, deadline: Instant) -> Result<Self, Failure> {
         if !process::wait_readable(control, deadline.saturating_duration_since(Instant::now()))? {
-            return Err(internal("deadline exceeded while the container's process was made"));
+            return Err(internal(
+                "deadline exceeded while the container's process was made",
+            ));
         }
         let mut buffer = [0; MESSAGE_BYTES_MAX + 5];
         match socket::receive(control, &mut buffer, 1)? {
@@ -57,7 +59,10 @@ impl Report {
             (HEIR, Some(pid)) => Ok(Self::Heir(pid)),
             (FAILED, Some(kind)) => {
                 let message = String::from_utf8_lossy(rest.get(4..).unwrap_or_default()).into_owned();
-                Ok(Self::Failed(Failure { kind: Kind::try_from(kind).unwrap_or(Kind::Internal), message }))
+                Ok(Self::Failed(Failure {
+                    kind: Kind::try_from(kind).unwrap_or(Kind::Internal),
+                    message,
+                }))
             }
             _ => Err(odd()),
         }
@@ -110,12 +115,24 @@ mod tests {
         heir(&child, 42).unwrap();
         terminal(&child, &child).unwrap();
         ready(&child).unwrap();
-        failed(&child, &Failure { kind: Kind::NotFound, message: "x".repeat(9000) }).unwrap();
+        failed(
+            &child,
+            &Failure {
+                kind: Kind::NotFound,
+                message: "x".repeat(9000),
+            },
+        )
+        .unwrap();
         assert!(matches!(Report::receive(&shim, soon()), Ok(Report::Heir(42))));
         assert!(matches!(Report::receive(&shim, soon()), Ok(Report::Terminal(_))));
         assert!(matches!(Report::receive(&shim, soon()), Ok(Report::Ready)));
-        let Ok(Report::Failed(failure)) = Report::receive(&shim, soon()) else { panic!("no failure") };
-        assert_eq!((failure.kind, failure.message.len()), (Kind::NotFound, MESSAGE_BYTES_MAX));
+        let Ok(Report::Failed(failure)) = Report::receive(&shim, soon()) else {
+            panic!("no failure")
+        };
+        assert_eq!(
+            (failure.kind, failure.message.len()),
+            (Kind::NotFound, MESSAGE_BYTES_MAX)
+        );
         assert!(Report::receive(&shim, Instant::now()).is_err());
         socket::send(&shim, RELEASE, &[]).unwrap();
         assert!(wait_for_release(&child).unwrap());

@@ -19,12 +19,21 @@ pub(super) fn pivot(init: &mut Init<'_>) -> Result<(), Failure> {
 
 /// What had to wait until everything was in place.
 pub(super) fn finish(init: &mut Init<'_>) -> Result<(), Failure> {
-    let Some(plan) = &init.birth.plan.rootfs else { return Ok(()) };
+    let Some(plan) = &init.birth.plan.rootfs else {
+        return Ok(());
+    };
     let propagation = match plan.propagation() {
         Propagation::Private => mount::Propagation::Private,
         Propagation::Slave => mount::Propagation::Slave,
         Propagation::Shared => mount::Propagation::Shared,
     };
     mount::set_propagation(&init.root, propagation, false)?;
-    Ok(mount::forbid(&init.root, Attributes { readonly: plan.readonly, ..Attributes::default() }, false)?)
+    Ok(mount::forbid(
+        &init.root,
+        Attributes {
+            readonly: plan.readonly,
+            ..Attributes::default()
+        },
+        false,
+    )?)
 }

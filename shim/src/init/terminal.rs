@@ -25,7 +25,10 @@ pub(super) fn open(init: &mut Init<'_>) -> Result<(), Failure> {
         None => pty::from_ptmx(init.root.open_exact(Path::new(PTMX))?)?,
     };
     if init.birth.prepared.dev.is_some() {
-        mount::attach(mount::clone_fd(&pty.peer, false)?, init.root.resolve_exact(Path::new(CONSOLE))?)?;
+        mount::attach(
+            mount::clone_fd(&pty.peer, false)?,
+            init.root.resolve_exact(Path::new(CONSOLE))?,
+        )?;
     }
     init.candidate.terminal = Some(hand_over(pty, init.birth.program, init.birth.control)?);
     Ok(())

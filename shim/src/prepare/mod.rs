@@ -66,14 +66,27 @@ impl Prepared {
 
 /// Opens everything.
 pub(crate) fn prepare(plan: &Plan, spaces: &Spaces<'_>) -> Result<Prepared, Failure> {
-    let rootfs = plan.rootfs.as_ref().ok_or_else(|| Failure::invalid("a plan without a root"))?;
+    let rootfs = plan
+        .rootfs
+        .as_ref()
+        .ok_or_else(|| Failure::invalid("a plan without a root"))?;
     let scratch = Path::new(&plan.state_dir);
     let own_dev = !plan.mounts.iter().any(|m| m.target == DEV);
     Ok(Prepared {
         rootfs: overlay::rootfs(rootfs, spaces, scratch).about(|| "root of the container".into())?,
-        mounts: plan.mounts.iter().map(|m| source(m, plan, spaces)).collect::<Result<_, _>>()?,
-        dev: own_dev.then(|| dev::build(plan, spaces)).transpose().about(|| DEV.into())?,
-        shm: (!plan.shm_source.is_empty()).then(|| shm(&plan.shm_source)).transpose().about(|| SHM.into())?,
+        mounts: plan
+            .mounts
+            .iter()
+            .map(|m| source(m, plan, spaces))
+            .collect::<Result<_, _>>()?,
+        dev: own_dev
+            .then(|| dev::build(plan, spaces))
+            .transpose()
+            .about(|| DEV.into())?,
+        shm: (!plan.shm_source.is_empty())
+            .then(|| shm(&plan.shm_source))
+            .transpose()
+            .about(|| SHM.into())?,
         elsewhere: elsewhere(&plan.devices)?,
     })
 }
@@ -83,7 +96,9 @@ fn source(mount: &Mount, plan: &Plan, spaces: &Spaces<'_>) -> Result<Source, Fai
         mount::Kind::Bind => volume::bind(mount, spaces).map(Source::Tree),
         mount::Kind::Image => volume::image(mount, spaces, Path::new(&plan.state_dir)).map(Source::Tree),
         mount::Kind::Cgroup => cgroups(plan.cgroup.as_ref(), plan.writable_sys),
-        mount::Kind::Sysfs if spaces.needs_host_sysfs() => volume::host_sysfs(plan.writable_sys).map(Source::Tree),
+        mount::Kind::Sysfs if spaces.needs_host_sysfs() => {
+            volume::host_sysfs(plan.writable_sys).map(Source::Tree)
+        }
         _ => Ok(Source::Fresh),
     };
     tree.about(|| format!("mount {}", mount.target))
@@ -92,17 +107,32 @@ fn source(mount: &Mount, plan: &Plan, spaces: &Spaces<'_>) -> Result<Source, Fai
 /// v1: the container's own folder in every hierarchy. The unified hierarchy of a hybrid host stays hidden: its files
 /// would make programs believe that they are on a v2 host.
 fn cgroups(cgroup: Option<&Cgroup>, writable: bool) -> Result<Source, Failure> {
-    let Some(cgroup) = cgroup.filter(|c| !c.v2) else { return Ok(Source::Fresh) };
-    let shown = cgroup.dirs.iter().filter(|dir| dir.controllers != "unified" && !dir.controllers.is_empty());
+    let Some(cgroup) = cgroup.filter(|c| !c.v2) else {
+        return Ok(Source::Fresh);
+    };
+    let shown = cgroup
+        .dirs
+        .iter()
+        .filter(|dir| dir.controllers != "unified" && !dir.controllers.is_empty());
     let open = |dir: &criquet_proto::shim::cgroup::Dir| {
         // Proves that it is a cgroup before it is shown as one.
         criquet_sys::cgroup::open(Path::new(&dir.path))?;
         let tree = sys_mount::clone_path(Path::new(&dir.path), false)?;
-        sys_mount::forbid(&tree, Attributes { readonly: !writable, ..Attributes::DATA }, false)?;
+        sys_mount::forbid(
+            &tree,
+            Attributes {
+                readonly: !writable,
+                ..Attributes::DATA
+            },
+            false,
+        )?;
         sys_mount::set_propagation(&tree, sys_mount::Propagation::Private, false)?;
         Ok((dir.controllers.clone(), tree))
     };
-    shown.map(open).collect::<Result<_, Failure>>().map(Source::Cgroups)
+    shown
+        .map(open)
+        .collect::<Result<_, Failure>>()
+        .map(Source::Cgroups)
 }
 
 fn shm(source: &str) -> Result<OwnedFd, Failure> {
@@ -113,18 +143,29 @@ fn shm(source: &str) -> Result<OwnedFd, Failure> {
 }
 
 fn elsewhere(devices: &[Device]) -> Result<Vec<(usize, OwnedFd)>, Failure> {
-    let outside = devices.iter().enumerate().filter(|(_, device)| dev::name(&device.path).is_none());
-    outside.map(|(i, device)| Ok((i, dev::clone_host(device)?))).collect()
+    let outside = devices
+        .iter()
+        .enumerate()
+        .filter(|(_, device)| dev::name(&device.path).is_none());
+    outside
+        .map(|(i, device)| Ok((i, dev::clone_host(device)?)))
+        .collect()
 }
 
 impl Failure {
     /// The plan contradicts itself.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Invalid, message: message.into() }
+        Self {
+            kind: Kind::Invalid,
+            message: message.into(),
+        }
     }
 
     /// Something led where it must not.
     pub(crate) fn safety(message: impl Into<String>) -> Self {
-        Self { kind: Kind::SafetyViolation, message: message.into() }
+        Self {
+            kind: Kind::SafetyViolation,
+            message: message.into(),
+        }
     }
 }

@@ -26,18 +26,38 @@ pub(crate) fn rootfs(rootfs: &Rootfs, spaces: &Spaces<'_>, scratch: &Path) -> Re
     if rootfs.upper.is_empty() {
         return read_only(&rootfs.lower, spaces.user, scratch);
     }
-    let top = rootfs.lower.first().ok_or_else(|| Failure::invalid("a root without a layer"))?;
+    let top = rootfs
+        .lower
+        .first()
+        .ok_or_else(|| Failure::invalid("a root without a layer"))?;
     // The upper folder is what the container sees as `/`: it gets the mode and the owner of the image's.
     let image = path::owned(Path::new(top))?;
     let (uid, gid) = spaces.ids.host_owner(image.uid, image.gid);
-    path::give_directory(Path::new(&rootfs.upper), Owned { uid, gid, mode: image.mode })?;
-    let upper = Upper { upper: &rootfs.upper, work: &rootfs.work };
+    path::give_directory(
+        Path::new(&rootfs.upper),
+        Owned {
+            uid,
+            gid,
+            mode: image.mode,
+        },
+    )?;
+    let upper = Upper {
+        upper: &rootfs.upper,
+        work: &rootfs.work,
+    };
     overlay(&rootfs.lower, Some(&upper), spaces.user, scratch)
 }
 
 /// Layers that nobody writes to, detached. `map` shows their owners through a user namespace.
-pub(crate) fn read_only(lower: &[String], map: Option<BorrowedFd<'_>>, scratch: &Path) -> Result<OwnedFd, Failure> {
-    let readonly = Attributes { readonly: true, ..Attributes::default() };
+pub(crate) fn read_only(
+    lower: &[String],
+    map: Option<BorrowedFd<'_>>,
+    scratch: &Path,
+) -> Result<OwnedFd, Failure> {
+    let readonly = Attributes {
+        readonly: true,
+        ..Attributes::default()
+    };
     let made = match lower {
         [] => return Err(Failure::invalid("no layers")),
         // overlayfs wants two.
@@ -55,7 +75,12 @@ pub(crate) fn read_only(lower: &[String], map: Option<BorrowedFd<'_>>, scratch: 
     Ok(made)
 }
 
-fn overlay(lower: &[String], upper: Option<&Upper<'_>>, map: Option<BorrowedFd<'_>>, scratch: &Path) -> Result<OwnedFd, Failure> {
+fn overlay(
+    lower: &[String],
+    upper: Option<&Upper<'_>>,
+    map: Option<BorrowedFd<'_>>,
+    scratch: &Path,
+) -> Result<OwnedFd, Failure> {
     let Some(map) = map else {
         return match by_parameters(lower, upper) {
             // Before Linux 6.5 there is no lowerdir+.
@@ -79,7 +104,10 @@ fn overlay(lower: &[String], upper: Option<&Upper<'_>>, map: Option<BorrowedFd<'
 }
 
 fn by_parameters(lower: &[String], upper: Option<&Upper<'_>>) -> criquet_sys::Result<OwnedFd> {
-    let mut options: Vec<_> = lower.iter().map(|layer| ("lowerdir+", Some(layer.as_str()))).collect();
+    let mut options: Vec<_> = lower
+        .iter()
+        .map(|layer| ("lowerdir+", Some(layer.as_str())))
+        .collect();
     if let Some(Upper { upper, work }) = upper {
         options.extend([("upperdir", Some(*upper)), ("workdir", Some(*work))]);
     }
@@ -99,7 +127,10 @@ fn by_string(lower: &[String], upper: Option<&Upper<'_>>, scratch: &Path) -> Res
         options.push_str(&format!(",upperdir={},workdir={}", escape(upper), escape(work)));
     }
     if options.len() > OPTIONS_BYTES_MAX {
-        return Err(Failure::invalid(format!("{} layers do not fit mount(2) of this kernel", lower.len())));
+        return Err(Failure::invalid(format!(
+            "{} layers do not fit mount(2) of this kernel",
+            lower.len()
+        )));
     }
     criquet_sys::process::change_directory(&common)?;
     mount::by_string("overlay", scratch, &options)?;
@@ -107,8 +138,15 @@ fn by_string(lower: &[String], upper: Option<&Upper<'_>>, scratch: &Path) -> Res
 }
 
 fn common_folder(paths: &[String]) -> PathBuf {
-    let mut common = paths.first().map(|p| Path::new(p).parent().unwrap_or(Path::new("/")).to_path_buf()).unwrap_or_default();
-    while !paths.iter().all(|path| Path::new(path).parent().is_some_and(|p| p.starts_with(&common))) && common.pop() {}
+    let mut common = paths
+        .first()
+        .map(|p| Path::new(p).parent().unwrap_or(Path::new("/")).to_path_buf())
+        .unwrap_or_default();
+    while !paths
+        .iter()
+        .all(|path| Path::new(path).parent().is_some_and(|p| p.starts_with(&common)))
+        && common.pop()
+    {}
     common
 }
 
@@ -127,7 +165,9 @@ fn escape(path: &str) -> String {
 pub(crate) fn in_private_mounts<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     let home = namespace::current(Kind::Mount)?;
     namespace::unshare(&[Kind::Mount])?;
-    let done = mount::set_namespace_propagation(Propagation::Private).map_err(Failure::from).and_then(|()| work());
+    let done = mount::set_namespace_propagation(Propagation::Private)
+        .map_err(Failure::from)
+        .and_then(|()| work());
     namespace::join(home.as_fd(), Kind::Mount)?;
     done
 }

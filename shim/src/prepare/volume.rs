@@ -23,7 +23,9 @@ pub(crate) fn bind(mount: &Mount, spaces: &Spaces<'_>) -> Result<OwnedFd, Failur
 
 /// The content of an image, or a part of it.
 pub(crate) fn image(mount: &Mount, spaces: &Spaces<'_>, scratch: &Path) -> Result<OwnedFd, Failure> {
-    let mapping = maps_ids(mount).then(|| spaces.mapping(&mount.uid_maps, &mount.gid_maps)).transpose()?;
+    let mapping = maps_ids(mount)
+        .then(|| spaces.mapping(&mount.uid_maps, &mount.gid_maps))
+        .transpose()?;
     let mapping = mapping.as_ref().map(|fd| fd.as_fd());
     if mount.sub_path.is_empty() {
         return finish(overlay::read_only(&mount.lower, mapping, scratch)?, mount);
@@ -42,7 +44,14 @@ pub(crate) fn image(mount: &Mount, spaces: &Spaces<'_>, scratch: &Path) -> Resul
 /// The host's /sys, for a container that cannot mount its own.
 pub(crate) fn host_sysfs(writable: bool) -> Result<OwnedFd, Failure> {
     let tree = mount::clone_path(Path::new("/sys"), true)?;
-    mount::forbid(&tree, Attributes { readonly: !writable, ..Attributes::DATA }, true)?;
+    mount::forbid(
+        &tree,
+        Attributes {
+            readonly: !writable,
+            ..Attributes::DATA
+        },
+        true,
+    )?;
     mount::set_propagation(&tree, mount::Propagation::Private, true)?;
     Ok(tree)
 }
@@ -54,7 +63,14 @@ fn maps_ids(mount: &Mount) -> bool {
 fn finish(tree: OwnedFd, mount: &Mount) -> Result<OwnedFd, Failure> {
     mount::forbid(&tree, attributes(mount), false)?;
     if mount.recursive_readonly {
-        mount::forbid(&tree, Attributes { readonly: true, ..Attributes::default() }, true)?;
+        mount::forbid(
+            &tree,
+            Attributes {
+                readonly: true,
+                ..Attributes::default()
+            },
+            true,
+        )?;
     }
     mount::set_propagation(&tree, propagation(mount.propagation()), true)?;
     Ok(tree)

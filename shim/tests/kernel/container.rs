@@ -288,7 +288,10 @@ impl Container {
         };
         let mut child = child::create(&self.plan, &self.fds, stdio)?;
         let output = child.terminal.take().unwrap_or(pipe.read);
-        Ok(Made { child, _output: output })
+        Ok(Made {
+            child,
+            _output: output,
+        })
     }
 
     pub(crate) fn fails(&self) -> Failure {
