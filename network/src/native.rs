@@ -298,8 +298,7 @@ fn result(
     })
 }
 
-/// Gives back what an attachment took. The link goes with its namespace; while that lives on, and
-/// only then, the link must be deleted by whoever keeps the namespace.
+/// Gives back what an attachment took, but for the link, which goes with its namespace.
 pub(crate) fn detach(
     attached: &Attached,
     pod_id: &str,
@@ -314,6 +313,37 @@ pub(crate) fn detach(
     // The address must not be another pod's before the rules are gone.
     rules.remove(&addresses, attached)?;
     store.release_known(&addresses, pod_id, INTERFACE)
+}
+
+/// The name of the link on the host that a result tells of.
+pub(crate) fn host_link(result: &Value) -> Option<String> {
+    let interfaces = result.get("interfaces")?.as_array()?;
+    interfaces
+        .iter()
+        .filter_map(|link| link.get("name")?.as_str())
+        .find(|name| name.starts_with("veth"))
+        .map(str::to_owned)
+}
+
+/// Deletes a link of the host; none is success.
+pub(crate) fn delete_link(name: &str) -> Result<()> {
+    let delete = || {
+        let mut socket = Socket::route()?;
+        match socket.link(name)? {
+            Some(link) if link.kind == "veth" => socket.delete_link(link.index),
+            _ => Ok(()),
+        }
+    };
+    delete().map_err(failed(format!("delete link {name}")))
+}
+
+/// Deletes the pod's link from within; no link and no namespace are success.
+pub(crate) fn delete_pod_link(netns: &Path) -> Result<()> {
+    let Ok(fd) = namespace::open(netns) else {
+        return Ok(());
+    };
+    // What is no namespace, like the file that unpinning leaves, cannot be entered and holds no link.
+    namespace::in_netns(fd.as_fd(), || delete_link(INTERFACE)).unwrap_or(Ok(()))
 }
 
 /// Whether the pod still has its interface, its addresses and its leases.

@@ -20,6 +20,10 @@ const STATUS_LIFETIME: Duration = Duration::from_secs(5);
 /// caller's list of pods is older than its call.
 const COLLECT_GRACE: Duration = Duration::from_secs(120);
 
+/// How long a detached pod's link is left to the end of its namespace, which takes it along at no cost; to delete
+/// it waits for RCU, with the lock of all links held.
+const LINK_GRACE: Duration = Duration::from_secs(1);
+
 /// The network of this host.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -37,8 +41,16 @@ struct Inner {
     /// Shared while something is attached or detached, alone while garbage is collected (CNI
     /// specification, section 3).
     working: tokio::sync::RwLock<()>,
-    status: Mutex<Option<(Instant, NetworkConfig, std::result::Result<(), String>)>>,
+    status: Mutex<Option<Status>>,
     validated: Mutex<Option<NetworkConfig>>,
+}
+
+/// What the plugins of a configuration answered to STATUS, and when.
+#[derive(Debug)]
+struct Status {
+    at: Instant,
+    of: NetworkConfig,
+    answer: std::result::Result<(), String>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,17 +105,22 @@ impl Network {
         }
         let known = locked(&self.inner.status)
             .as_ref()
-            .filter(|(at, of, _)| at.elapsed() < STATUS_LIFETIME && *of == config)
-            .map(|(_, _, status)| status.clone());
-        let status = match known {
-            Some(status) => status,
+            .filter(|status| status.at.elapsed() < STATUS_LIFETIME && status.of == config)
+            .map(|status| status.answer.clone());
+        let answer = match known {
+            Some(answer) => answer,
             None => {
-                let status = chain::status(bin_dirs, &config).await.map_err(|error| error.0);
-                *locked(&self.inner.status) = Some((Instant::now(), config.clone(), status.clone()));
-                status
+                let answer = chain::status(bin_dirs, &config).await.map_err(|error| error.0);
+                let status = Status {
+                    at: Instant::now(),
+                    of: config.clone(),
+                    answer: answer.clone(),
+                };
+                *locked(&self.inner.status) = Some(status);
+                answer
             }
         };
-        status.map(|()| config.name).map_err(Error)
+        answer.map(|()| config.name).map_err(Error)
     }
 
     /// Attaches a pod. On failure nothing stays: what was done is undone, or recorded to be. Goes on to its
@@ -156,7 +173,7 @@ impl Network {
     }
 
     /// Removes all that this crate made on the host: attachments, the built-in bridge and its leases,
-    /// packet rules, records.
+    /// packet rules, records. Nothing can be attached afterwards: the cache folder is gone.
     ///
     /// # Errors
     /// All that failed; the rest is done.
@@ -198,6 +215,21 @@ enum Begun {
 async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     task.await
         .map_err(|error| Error(format!("network work ended early: {error}")))?
+}
+
+/// Deletes a link that its namespace did not take along: somebody holds the namespace, and the address may soon
+/// be another pod's.
+fn later_delete(link: String) {
+    // Always in the runtime: only its own tasks come here.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return;
+    };
+    runtime.spawn(async move {
+        tokio::time::sleep(LINK_GRACE).await;
+        if let Err(error) = blocking(move || native::delete_link(&link)).await {
+            tracing::warn!(%error, "a pod's link stays");
+        }
+    });
 }
 
 fn all_well(problems: Vec<String>) -> Result<()> {
@@ -361,22 +393,25 @@ impl Inner {
         let Some(attached) = &record.native else {
             return Ok(Some(record));
         };
-        let known = self
-            .records
-            .result(&record.pod_id)
-            .and_then(|result| result::attachment(&result).ok());
+        let failed = |error| {
+            Error(format!(
+                "network {} of pod {}: {error}",
+                record.config.name, record.pod
+            ))
+        };
+        let result = self.records.result(&record.pod_id);
+        let known = result.as_ref().and_then(|result| result::attachment(result).ok());
         native::detach(
             attached,
             &record.pod_id,
             known.map(|attachment| attachment.ips),
             &self.rules,
         )
-        .map_err(|error| {
-            Error(format!(
-                "network {} of pod {}: {error}",
-                record.config.name, record.pod
-            ))
-        })?;
+        .map_err(failed)?;
+        match result.as_ref().and_then(native::host_link) {
+            Some(link) => later_delete(link),
+            None => native::delete_pod_link(&record.netns).map_err(failed)?,
+        }
         self.records.remove(&record.pod_id)?;
         Ok(None)
     }
@@ -437,21 +472,18 @@ impl Inner {
             }
             networks.insert((plan.data_dir, config.name));
         }
-        let mut addresses = HashSet::new();
         for id in self.records.ids()? {
-            let Some(record) = self.records.get(&id)? else {
-                continue;
-            };
-            if let Some(attached) = record.native {
-                addresses.extend(attached.addresses(&id)?);
-                networks.insert((attached.data_dir, attached.network));
-            }
+            let native = self.records.get(&id)?.and_then(|record| record.native);
+            networks.extend(native.map(|attached| (attached.data_dir, attached.network)));
             recorded.insert(id);
         }
+        let mut addresses = HashSet::new();
         for (data_dir, network) in networks {
             let store = Store::new(&data_dir, &network);
             for (address, owner, _) in store.all()? {
-                if !live.contains(&owner) && !recorded.contains(&owner) {
+                if recorded.contains(&owner) {
+                    addresses.insert(address);
+                } else if !live.contains(&owner) {
                     tracing::info!(%address, owner, network, "a lease of a pod that is gone is freed");
                     store.free(address)?;
                 }

@@ -52,7 +52,18 @@ fn pods_reach_each_other_and_the_host() {
 
 #[test]
 fn host_ports_are_reached_from_everywhere() {
-    on_host(|host| async move {
+    host_ports("1");
+}
+
+#[test]
+fn host_ports_are_reached_from_everywhere_without_bridge_filtering() {
+    host_ports("0");
+}
+
+fn host_ports(bridge_filtering: &'static str) {
+    on_host(move |host| async move {
+        // Only where the kernel has br_netfilter.
+        std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridge_filtering).ok();
         let network = host.network();
         let server = Place::new("server").port(8080, 80, None);
         let client = Place::new("client");
@@ -136,10 +147,82 @@ fn a_host_port_can_be_of_one_address() {
         let error = network.attach(&two.pod).await.unwrap_err().to_string();
         assert!(error.contains("8080 is taken"), "{error}");
         assert_eq!(host.leases("criquet").len(), 1, "nothing stays of what failed");
+        assert!(!two.inside(|| ip("link")).contains("eth0"));
+        let three = Place::new("three").port(8081, 80, Some("127.0.0.1"));
+        network.attach(&three.pod).await.unwrap();
+        three.serve(80);
+        assert!(ask(address("127.0.0.1"), 8081).is_some());
+        assert_eq!(ask(address("192.0.2.1"), 8081), None);
         assert!(
             ask(address("192.0.2.1"), 8080).is_some(),
             "the first pod keeps its port"
         );
+    });
+}
+
+#[test]
+fn a_pod_that_is_not_one_leaves_nothing() {
+    on_host(|host| async move {
+        let network = host.network();
+        let mut place = Place::new("one");
+        for netns in ["/no/such/file", "/etc/hostname"] {
+            place.pod.netns = netns.into();
+            network.attach(&place.pod).await.unwrap_err();
+            assert!(host.leases("criquet").is_empty() && host.records().is_empty());
+        }
+        place.pod.id = "../x".into();
+        assert!(
+            network
+                .attach(&place.pod)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("pod id")
+        );
+        assert!(!ip("link").contains("veth"));
+    });
+}
+
+#[test]
+fn a_namespace_that_lives_on_loses_its_link() {
+    on_host(|host| async move {
+        let network = host.network();
+        let place = Place::new("one");
+        network.attach(&place.pod).await.unwrap();
+        network.detach("one").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        assert!(!place.inside(|| ip("link")).contains("eth0"));
+        network.attach(&place.pod).await.unwrap();
+    });
+}
+
+#[test]
+fn udp_finds_the_new_pod() {
+    on_host(|host| async move {
+        let network = host.network();
+        let udp = |id: &str| {
+            let mut place = Place::new(id).port(5353, 53, None);
+            place.pod.ports[0].protocol = criquet_network::Protocol::Udp;
+            place
+        };
+        let client = std::net::UdpSocket::bind("10.88.0.1:0")
+            .or_else(|_| std::net::UdpSocket::bind("127.0.0.1:0"))
+            .unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        for id in ["old", "new"] {
+            let place = udp(id);
+            network.attach(&place.pod).await.unwrap();
+            let socket = place.inside(|| std::net::UdpSocket::bind("0.0.0.0:53")).unwrap();
+            client.send_to(b"hello", "127.0.0.1:5353").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let mut buffer = [0; 16];
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            socket.send_to(&buffer[..length], from).unwrap();
+            assert_eq!(client.recv(&mut buffer).unwrap(), 5, "{id}");
+            network.detach(id).await.unwrap();
+            // A datagram to nobody, which leaves a flow that leads nowhere.
+            client.send_to(b"lost", "127.0.0.1:5353").unwrap();
+        }
     });
 }
 

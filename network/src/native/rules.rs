@@ -141,7 +141,7 @@ fn base(family: u8) -> Vec<Message> {
     }));
     for chain in ["prerouting", "output"] {
         messages.push(table.add_rule(chain, |rule| {
-            rule.to_this_host().verdict(Verdict::Jump("hostports"))
+            rule.destined_here().verdict(Verdict::Jump("hostports"))
         }));
     }
     // A pod that asks itself or a neighbour by a host port must get its answer through the host. With
@@ -386,10 +386,7 @@ fn explain(refusal: &Refusal, wanted: &Wanted) -> Error {
             .iter()
             .map(|port| port.host_port.to_string())
             .collect();
-        return Error(format!(
-            "a host port of {} is taken by another pod",
-            ports.join(", ")
-        ));
+        return Error(format!("a host port of {} is taken already", ports.join(", ")));
     }
     Error(format!("set packet rules in table {TABLE}: {refusal}"))
 }

@@ -322,7 +322,7 @@ impl Rule {
     }
 
     /// The destination is an address of this host.
-    pub(crate) fn to_this_host(self) -> Self {
+    pub(crate) fn destined_here(self) -> Self {
         self.expression("fib", |data| {
             data.number_be(1, REG_1).number_be(2, 3).number_be(3, 2)
         })
