@@ -485,7 +485,7 @@ fn configuration(place: &Place) -> String {
     let tools = tool::workspace().join(".work/bin/tools");
     format!(
         "root = \"{folder}/root\"\nstate = \"{state}\"\nsocket = \"{state}/criquet.sock\"\n\
-         [log]\nlevel = \"debug\"\n\
+         [log]\nlevel = \"debug,h2=info,hyper_util=info,rustls=info,tower=info\"\n\
          [runtime]\ncgroup_driver = \"cgroupfs\"\ncgroup_parent = \"{cgroup}\"\n\
          seccomp_dir = \"{folder}/seccomp\"\n\
          [image]\nhosts_dir = \"{folder}/certs.d\"\nstall_timeout_s = 10\n\
