@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::limits;
 
-/// O_NONBLOCK: opening must not wait, whatever the file is.
-const NON_BLOCKING: i32 = 0o4000;
+/// Marks a folder under which lower layers do not show (kernel documentation, overlayfs).
+const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// What one name is in the merged view.
 enum Found {
@@ -29,17 +31,16 @@ enum Found {
 ///
 /// # Errors
 /// It is not a regular file, has more than `bytes_max` bytes, lies behind too many links, or cannot be read.
-pub fn read(layers: &[PathBuf], path: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read(layers: &[PathBuf], path: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     let Some((real, found)) = resolve(layers, path)? else {
         return Ok(None);
     };
     if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let file = File::options()
-        .read(true)
-        .custom_flags(NON_BLOCKING)
-        .open(&real)?;
+    // Opening must neither wait nor follow, whatever the file is.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(&real, flags, Mode::empty())?);
     let opened = file.metadata()?;
     if (opened.dev(), opened.ino()) != (found.dev(), found.ino()) {
         return Err(io::Error::other("the file was replaced while it was opened"));
@@ -133,8 +134,9 @@ fn look_up(folders: &[PathBuf], name: &OsString) -> io::Result<Found> {
     })
 }
 
-fn is_opaque(_folder: &Path) -> bool {
-    false
+fn is_opaque(folder: &Path) -> bool {
+    let mut value = [0u8; 1];
+    matches!(rustix::fs::lgetxattr(folder, OPAQUE, &mut value), Ok(1)) && value == *b"y"
 }
 
 #[cfg(test)]
@@ -206,6 +208,24 @@ mod tests {
         std::fs::remove_dir(layers[0].join("etc")).unwrap();
         std::fs::write(layers[0].join("etc"), "").unwrap();
         assert_eq!(text(&layers, "/etc/passwd"), None);
+    }
+
+    #[test]
+    fn whiteouts_and_opaque_folders_hide_what_is_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path());
+        std::fs::write(layers[1].join("etc/passwd"), "low").unwrap();
+        std::fs::write(layers[1].join("etc/group"), "low").unwrap();
+        let whiteout = layers[0].join("etc/passwd");
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, &whiteout, kind, Mode::empty(), 0).unwrap();
+        assert_eq!(text(&layers, "/etc/passwd"), None);
+        assert_eq!(text(&layers, "/etc/group").as_deref(), Some("low"));
+        let flags = rustix::fs::XattrFlags::empty();
+        // Not every file system of a test machine takes trusted attributes.
+        if rustix::fs::lsetxattr(layers[0].join("etc"), OPAQUE, b"y", flags).is_ok() {
+            assert_eq!(text(&layers, "/etc/group"), None);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A container request and an image become a plan: everything that the shim needs, resolved.
 //!
-//! Nothing here talks to a shim or changes a container. It looks at the host (devices, the image's files) and
-//! makes missing host folders of volumes; a caller runs it off the async threads.
+//! Nothing here talks to a shim or changes a container. It looks at the host (devices, the image's files), makes
+//! the folders of the writable layer and missing host folders of volumes; a caller runs it off the async threads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +28,7 @@ mod labels;
 mod layered;
 mod mounts;
 pub mod passwd;
+mod propagation;
 pub mod resources;
 pub mod seccomp;
 pub mod signal;
@@ -140,10 +141,14 @@ pub fn build(inputs: &Inputs<'_>) -> Result<shim::Plan> {
     let security = &config.security;
     let devices = devices::devices(&config.devices, security.privileged)?;
     let mounts = mounts::mounts(inputs)?;
+    let (upper, work) = (inputs.root.join("upper"), inputs.root.join("work"));
+    for folder in [&upper, &work] {
+        make_private(folder)?;
+    }
     let mut rootfs = shim::Rootfs {
         lower: mounts::layers(inputs.image)?,
-        upper: text(&inputs.root.join("upper"))?,
-        work: text(&inputs.root.join("work"))?,
+        upper: text(&upper)?,
+        work: text(&work)?,
         readonly: security.readonly_rootfs,
         ..shim::Rootfs::default()
     };
@@ -297,6 +302,16 @@ fn cwd(request: &str, image: &str) -> Result<String> {
     } else {
         format!("/{path}")
     })
+}
+
+/// A folder for overlayfs: the shim gives the upper one the owner and mode of the image's root.
+fn make_private(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .or_internal(|| format!("making {folder:?}"))
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -8,7 +8,7 @@ use criquet_image::Image;
 use criquet_proto::shim;
 use criquet_proto::shim::mount::{Kind, Propagation as PlanPropagation};
 
-use super::{Inputs, Join};
+use super::{Inputs, propagation};
 use crate::container::config::{Mount, Propagation, Source};
 use crate::fault::{Fault, Kind as FaultKind, OrFault, Result};
 
@@ -75,19 +75,9 @@ fn kernel_mounts(inputs: &Inputs<'_>) -> Vec<shim::Mount> {
         noexec: true,
         ..shim::Mount::default()
     };
-    // The kernel mounts a new sysfs only for the owner of the network namespace; a user namespace in the
-    // host's network gets the host's, with nothing below it writable.
-    let foreign_network = inputs.namespaces.user != Join::Host && inputs.namespaces.network == Join::Host;
-    let mut sysfs = kernel(Kind::Sysfs, "/sys", !writable);
-    if foreign_network {
-        sysfs.kind = Kind::Bind.into();
-        sysfs.source = "/sys".to_owned();
-        sysfs.readonly = true;
-        sysfs.recursive_readonly = true;
-    }
     vec![
         kernel(Kind::Proc, "/proc", false),
-        sysfs,
+        kernel(Kind::Sysfs, "/sys", !writable),
         kernel(Kind::Cgroup, "/sys/fs/cgroup", !writable),
     ]
 }
@@ -105,6 +95,9 @@ fn volume(request: &Mount, target: String, images: &BTreeMap<String, Arc<Image>>
     let mut mount = match &request.source {
         Source::Host(path) => {
             make_missing(Path::new(path))?;
+            if request.propagation == Propagation::Bidirectional {
+                propagation::require_shared(Path::new(path))?;
+            }
             bind(target, Path::new(path))
         }
         Source::Image(volume) => {
@@ -254,28 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn sysfs_of_a_user_namespace_in_the_hosts_network_is_bound() {
-        let mut fixture = Fixture::new();
-        fixture.namespaces.user = Join::Fd(3);
-        assert_eq!(mounts(&fixture.inputs()).unwrap()[1].kind(), Kind::Sysfs);
-        fixture.namespaces.network = Join::Host;
-        let mounts = mounts(&fixture.inputs()).unwrap();
-        assert!(mounts[1].kind() == Kind::Bind && mounts[1].readonly && mounts[1].recursive_readonly);
-    }
-
-    #[test]
-    fn propagation() {
-        let mut fixture = Fixture::new();
-        fixture.config.mounts = vec![host("/a", "/usr"), host("/b", "/usr")];
-        assert_eq!(
-            root_propagation(&mounts(&fixture.inputs()).unwrap()),
-            PlanPropagation::Slave
-        );
-        fixture.config.mounts[1].propagation = Propagation::Bidirectional;
-        assert_eq!(
-            root_propagation(&mounts(&fixture.inputs()).unwrap()),
-            PlanPropagation::Shared
-        );
+    fn the_root_is_shared_when_a_volume_is() {
+        let mut mounts = vec![
+            bind("/a".into(), Path::new("/usr")),
+            bind("/b".into(), Path::new("/usr")),
+        ];
+        mounts[0].set_propagation(PlanPropagation::Slave);
+        assert_eq!(root_propagation(&mounts), PlanPropagation::Slave);
+        mounts[1].set_propagation(PlanPropagation::Shared);
+        assert_eq!(root_propagation(&mounts), PlanPropagation::Shared);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(super) struct Fixture {
     pub host: host::HostFacts,
     pub namespaces: Joined,
     hostname_file: std::path::PathBuf,
+    root: std::path::PathBuf,
 }
 
 impl Fixture {
@@ -40,6 +41,7 @@ impl Fixture {
             config_json: "".into(),
         };
         Self {
+            root: dir.path().join("root"),
             dir,
             config: ContainerConfig::default(),
             sandbox: SandboxConfig {
@@ -71,7 +73,7 @@ impl Fixture {
             shm: Path::new("/run/criquet/shm"),
             image: &self.image,
             volume_images: &self.volume_images,
-            root: Path::new("/var/lib/criquet/abc"),
+            root: &self.root,
             state_dir: Path::new("/run/criquet/abc"),
             host: &self.host,
             cgroup_parent: "/criquet",
@@ -89,7 +91,8 @@ fn built(fixture: &Fixture) -> (shim::Plan, shim::Process) {
 
 #[test]
 fn the_least_container() {
-    let (plan, process) = built(&Fixture::new());
+    let fixture = Fixture::new();
+    let (plan, process) = built(&fixture);
     assert_eq!(plan.version, shim::VERSION);
     assert_eq!(process.args, [b"/bin/sh"]);
     assert_eq!(
@@ -103,10 +106,8 @@ fn the_least_container() {
     assert!(process.seccomp.is_empty(), "nothing asked for is unconfined");
     assert_eq!(plan.log.unwrap(), shim::Log::default(), "no log path, no log");
     let rootfs = plan.rootfs.unwrap();
-    assert_eq!(
-        (rootfs.upper.as_str(), rootfs.work.as_str()),
-        ("/var/lib/criquet/abc/upper", "/var/lib/criquet/abc/work")
-    );
+    assert!(rootfs.upper.ends_with("/root/upper") && Path::new(&rootfs.upper).is_dir());
+    assert!(rootfs.work.ends_with("/root/work") && Path::new(&rootfs.work).is_dir());
     let namespaces = plan.namespaces.unwrap();
     assert_eq!(
         namespaces.network.unwrap(),

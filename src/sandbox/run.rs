@@ -91,6 +91,10 @@ impl Runtime {
     async fn set_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let hostname = hostname(&sandbox.config, &sandbox.id)?;
         private_dir(&sandbox.dir)?;
+        let logs = &sandbox.config.log_directory;
+        if !logs.is_empty() {
+            std::fs::create_dir_all(logs).or_internal(|| format!("making the pod's log folder {logs:?}"))?;
+        }
         let work = (Arc::clone(sandbox), hostname.clone());
         // Mounts and namespaces block; the pod's network needs them.
         tokio::task::spawn_blocking(move || {

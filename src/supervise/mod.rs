@@ -31,7 +31,7 @@ impl Launcher {
     /// The file is not there or no memory is left.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).or_internal(|| format!("reading the shim {path:?} (set runtime.shim)"))?;
-        let program = criquet_sys::memfd::sealed("criquet-shim", &bytes).or_internal(|| "sealing the shim".into())?;
+        let program = criquet_sys::memfd::sealed_executable("criquet-shim", &bytes).or_internal(|| "sealing the shim".into())?;
         Ok(Self { program })
     }
 
