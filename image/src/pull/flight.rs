@@ -24,19 +24,33 @@ impl<K, T: Clone> Default for Flights<K, T> {
 }
 
 impl<K: Hash + Eq + Clone, T: Clone + Send + Sync + 'static> Flights<K, T> {
-    /// Waits for the attempt in progress at `key`, or starts one. An attempt of somebody else that failed is
-    /// followed by one of our own: it may have had other credentials or another registry.
+    /// Waits for the attempt in progress at `key`, or starts one.
     pub(crate) async fn join(&self, key: &K, start: impl Fn() -> BoxFuture<'static, Result<T>>) -> Result<T> {
-        loop {
-            let (attempt, is_ours) = self.attempt(key, &start);
-            let outcome = attempt.await;
-            self.tidy();
-            match outcome {
-                Ok(value) => return Ok(value),
-                Err(error) if is_ours => return Err(Error::new(error.kind(), error.to_string())),
-                Err(_) => {}
-            }
+        self.once(key, &start).await.1
+    }
+
+    /// As [`Self::join`], but when the attempt of somebody else fails there is another: it may have had other
+    /// credentials or another registry.
+    pub(crate) async fn join_or_retry(
+        &self,
+        key: &K,
+        start: impl Fn() -> BoxFuture<'static, Result<T>>,
+    ) -> Result<T> {
+        match self.once(key, &start).await {
+            (false, Err(_)) => self.once(key, &start).await.1,
+            (_, outcome) => outcome,
         }
+    }
+
+    /// Whether the attempt was our own, and what came of it.
+    async fn once(&self, key: &K, start: &impl Fn() -> BoxFuture<'static, Result<T>>) -> (bool, Result<T>) {
+        let (attempt, is_ours) = self.attempt(key, start);
+        let outcome = attempt.await;
+        self.tidy();
+        (
+            is_ours,
+            outcome.map_err(|error| Error::new(error.kind(), error.to_string())),
+        )
     }
 
     fn attempt(
@@ -95,8 +109,8 @@ mod tests {
         // The first fails for who started it; who joined starts the second, which the third joins.
         let (a, b, c) = tokio::join!(
             flights.join(&1, start),
-            flights.join(&1, start),
-            flights.join(&1, start)
+            flights.join_or_retry(&1, start),
+            flights.join_or_retry(&1, start)
         );
         assert_eq!(a.unwrap_err().kind(), ErrorKind::Denied);
         assert_eq!((b.unwrap(), c.unwrap()), (1, 1));

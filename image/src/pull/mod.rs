@@ -5,6 +5,7 @@ mod layer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
@@ -63,6 +64,7 @@ impl Puller {
     }
 
     async fn image(&self, reference: &Reference, credentials: Option<&Credentials>) -> Result<Arc<Image>> {
+        let start = Instant::now();
         let remote = self.shared.registry.resolve(reference, credentials).await?;
         remote.manifest.check_is_image()?;
         remote.config.check_layers(&remote.manifest)?;
@@ -76,7 +78,9 @@ impl Puller {
             digests: vec![reference.with_digest(&remote.digest)],
         };
         let store = self.shared.store.clone();
-        blocking(move || assemble::image(&store, parts, &holds)).await
+        let image = blocking(move || assemble::image(&store, parts, &holds)).await?;
+        tracing::info!(%reference, id = image.id, bytes = image.size, elapsed = ?start.elapsed(), "image pulled");
+        Ok(image)
     }
 
     /// All layers, some at once. The first error ends the others.
@@ -107,7 +111,7 @@ impl Puller {
             let (store, remote) = (self.shared.store.clone(), remote.clone());
             layer::pull(store, remote, descriptor.clone(), diff_id.clone()).boxed()
         };
-        self.shared.layers.join(&diff_id, start).await
+        self.shared.layers.join_or_retry(&diff_id, start).await
     }
 }
 

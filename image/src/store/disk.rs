@@ -28,6 +28,8 @@ use crate::{Error, ErrorKind, Result};
 const PRIVATE: Mode = Mode::RWXU;
 const RECORD: &str = "layer";
 const TREE: &str = "fs";
+/// How the copies of removed images' records end.
+const RETIRED: &str = ".removed";
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -209,15 +211,33 @@ impl Disk {
     }
 
     pub(super) fn drop_copy(&self, image: &Digest) {
-        match rustix::fs::unlinkat(&self.images, file_name(image), rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => tracing::warn!(%image, %error, "cannot remove the copy of an image record"),
+        for name in [file_name(image), file_name(image) + RETIRED] {
+            match rustix::fs::unlinkat(&self.images, name, rustix::fs::AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => tracing::warn!(%image, %error, "cannot remove the copy of an image record"),
+            }
         }
     }
 
-    /// The copies that can be read.
-    pub(super) fn copies(&self) -> Vec<ImageRecord> {
+    /// Marks the copy of an image that is removed while containers use its layers.
+    pub(super) fn retire_copy(&self, image: &Digest) {
+        let name = file_name(image);
+        let retired = format!("{name}{RETIRED}");
+        if let Err(error) = rustix::fs::renameat(&self.images, &name, &self.images, &retired) {
+            tracing::warn!(%image, %error, "cannot keep the copy of an image record");
+        }
+    }
+
+    /// The copies that can be read: of the images, and of those that are removed but used.
+    pub(super) fn copies(&self) -> (Vec<ImageRecord>, Vec<ImageRecord>) {
         let names = removal::names(self.images.as_fd()).unwrap_or_default();
+        let (retired, names): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| name.ends_with(RETIRED.as_bytes()));
+        (self.read_copies(names), self.read_copies(retired))
+    }
+
+    fn read_copies(&self, names: Vec<Vec<u8>>) -> Vec<ImageRecord> {
         let read = |name: Vec<u8>| {
             let name = String::from_utf8(name).ok()?;
             let bytes = std::fs::read(self.root.join("images").join(&name)).ok()?;
@@ -237,18 +257,23 @@ impl Disk {
 }
 
 impl Draft<'_> {
-    /// Makes the layer durable, and then visible. A directory of the same name that has no record is replaced.
-    pub(super) fn publish(self, file: &LayerFile) -> Result<()> {
-        let fail = |e| os_failed("publishing layer", &file.record.diff_id, e);
+    /// Makes the layer durable, which may take as long as the disk is slow.
+    pub(super) fn seal(&self, file: &LayerFile) -> Result<()> {
+        let fail = |e| os_failed("writing layer", &file.record.diff_id, e);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let record =
             rustix::fs::openat(&self.directory, RECORD, flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
         std::fs::File::from(record)
             .write_all(&encode(file)?)
             .map_err(|e| failed("writing the record of", &file.record.diff_id, e))?;
-        rustix::fs::syncfs(&self.directory).map_err(fail)?;
-        self.disk.discard(&file.record.diff_id)?;
-        let name = file_name(&file.record.diff_id);
+        rustix::fs::syncfs(&self.directory).map_err(fail)
+    }
+
+    /// Makes a sealed layer visible. A directory of the same name, which has no record, is replaced.
+    pub(super) fn publish(self, layer: &Digest) -> Result<()> {
+        let fail = |e| os_failed("publishing layer", layer, e);
+        self.disk.discard(layer)?;
+        let name = file_name(layer);
         rustix::fs::renameat_with(
             &self.disk.tmp,
             &self.name,

@@ -195,14 +195,15 @@ impl Store {
             inodes: inodes + 2,
         };
         let implied = unpacked.implied.into_iter().map(Name).collect();
+        draft.seal(&LayerFile {
+            record: record.clone(),
+            implied,
+        })?;
         let _changing = self.changing();
         if let Some(hold) = self.hold(&expected.diff_id) {
             return Ok(hold);
         }
-        draft.publish(&LayerFile {
-            record: record.clone(),
-            implied,
-        })?;
+        draft.publish(&record.diff_id)?;
         self.database.commit(&[Change::Layer(&record)])?;
         let diff_id = record.diff_id.clone();
         self.write().layers.insert(
@@ -262,6 +263,7 @@ impl Store {
             self.disk.keep_copy(&record);
             state.index.insert(Arc::new(record), image);
         }
+        self.disk.drop_copy(&record.id);
         self.disk.keep_copy(&record);
         state.index.insert(Arc::new(record), image.clone());
         Ok(image)
@@ -299,7 +301,11 @@ impl Store {
             state.index.insert(record, image);
             return Err(error);
         }
-        self.disk.drop_copy(&record.id);
+        if is_leased {
+            self.disk.retire_copy(&record.id);
+        } else {
+            self.disk.drop_copy(&record.id);
+        }
         self.discard(unused.keys());
         Ok(())
     }
@@ -322,6 +328,9 @@ impl Store {
         changes.extend(ended.iter().map(|record| Change::NoRemoved(&record.id)));
         if !changes.is_empty() {
             self.database.commit(&changes)?;
+        }
+        if let Some(record) = ended {
+            self.disk.drop_copy(&record.id);
         }
         self.discard(unused.keys());
         Ok(())
@@ -398,13 +407,16 @@ fn rebuild(disk: &Disk, database: &Database) -> Result<Records> {
         .layers()?
         .into_iter()
         .filter_map(|layer| disk.layer_file(&layer).ok());
+    let layers = files.map(|file| file.record).collect();
+    let (images, removed) = disk.copies();
     let records = Records {
-        layers: files.map(|file| file.record).collect(),
-        images: disk.copies(),
-        removed: Vec::new(),
+        images,
+        removed,
+        layers,
     };
     let mut changes: Vec<_> = records.layers.iter().map(Change::Layer).collect();
     changes.extend(records.images.iter().map(Change::Image));
+    changes.extend(records.removed.iter().map(Change::Removed));
     database.commit(&changes)?;
     Ok(records)
 }

@@ -280,11 +280,31 @@ async fn opened_again() {
         .status()
         .unwrap();
     assert!(copied.success());
-    let again = || async {
-        let mut options = options(root.path());
-        options.root = copy.clone();
-        crate::Images::open(options).await.unwrap()
+    let open = |root: std::path::PathBuf| {
+        crate::Images::open(crate::Options {
+            root,
+            ..options(std::path::Path::new("/"))
+        })
     };
+    let again = || async { open(copy.clone()).await.unwrap() };
+
+    // Without its database the store is what lies on the disk.
+    let lost = root.path().join("lost");
+    assert!(
+        std::process::Command::new("cp")
+            .arg("-a")
+            .arg(&copy)
+            .arg(&lost)
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::fs::remove_file(lost.join("images.redb")).unwrap();
+    let images = open(lost.clone()).await.unwrap();
+    assert_eq!(images.list().len(), 1);
+    drop(images.lease(&leased.id).unwrap());
+    until("removal", || images.lease(&leased.id).is_err()).await;
+    drop(images);
 
     let images = again().await;
     assert_eq!(images.list().len(), 1);

@@ -112,6 +112,9 @@ pub(crate) fn docker_archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     tar(&entries)
 }
 
+/// A tar archive, what packs it, and the end of the media type.
+pub(crate) type Packed = (Vec<u8>, fn(&[u8]) -> Vec<u8>, &'static str);
+
 /// An OCI image layout under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
@@ -128,7 +131,7 @@ impl Layout {
     }
 
     /// Adds an image of tar archives, each packed by its function and media type; gives the manifest's descriptor.
-    pub(crate) fn image(&mut self, layers: &[(Vec<u8>, fn(&[u8]) -> Vec<u8>, &str)]) -> Value {
+    pub(crate) fn image(&mut self, layers: &[Packed]) -> Value {
         let tars: Vec<Vec<u8>> = layers.iter().map(|(tar, ..)| tar.clone()).collect();
         let descriptors: Vec<Value> = layers
             .iter()

@@ -25,8 +25,6 @@ fn top(seed: u64) -> Vec<u8> {
     tar(&[file("data", &noise(seed, BIG))])
 }
 
-type Packed = (Vec<u8>, fn(&[u8]) -> Vec<u8>, &'static str);
-
 fn layers(seed: u64) -> [Packed; 3] {
     [
         (base(), gzip, "tar+gzip"),

@@ -151,8 +151,7 @@ fn answer(mut stream: &TcpStream, shared: &Shared, lines: &[String]) -> Option<(
         }
     }
     if is_cut {
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-        return None;
+        return stream.shutdown(std::net::Shutdown::Both).ok().filter(|()| false);
     }
     Some(())
 }
