@@ -22,6 +22,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// From release to the end of execve, which reads the program, perhaps over a network.
 const EXECVE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The plan's name for the cgroup2 hierarchy of a hybrid host.
+const UNIFIED: &str = "unified";
+
 /// Why a process could not be made or started, in the words of the protocol.
 #[derive(Debug)]
 pub struct Failure {
@@ -154,7 +157,7 @@ pub fn create(plan: &Plan, fds: &[OwnedFd], stdio: Stdio) -> Result<Child, Failu
     let new_pid = spaces.pid.is_new() && spaces.user.is_none();
     let how = Fork {
         namespaces: if new_pid { &[namespace::Kind::Pid] } else { &[] },
-        cgroup: place.v2(),
+        cgroup: place.birth(),
         sibling: false,
     };
     let forked = match spaces.pid.joined() {
@@ -195,7 +198,7 @@ pub fn exec(
     let place = Place::of(plan.cgroup.as_ref())?;
     let (control, theirs) = socket::pair()?;
     let how = Fork {
-        cgroup: place.v2(),
+        cgroup: place.birth(),
         ..Fork::default()
     };
     let forked = fork_into(&how, || namespace::join_process(init, &[namespace::Kind::Pid]));
@@ -226,47 +229,35 @@ fn fork_into(how: &Fork<'_>, join: impl FnOnce() -> criquet_sys::Result<()>) -> 
     Ok(forked?)
 }
 
-/// Where the process belongs.
+/// Where the process belongs. It is born in the one cgroup of the v2 hierarchy, and goes into those of v1.
 #[derive(Debug)]
 pub(crate) struct Place {
-    dirs: Vec<OwnedFd>,
-    v2: bool,
+    v2: Option<OwnedFd>,
+    v1: Vec<OwnedFd>,
 }
 
 impl Place {
     fn of(cgroup: Option<&Cgroup>) -> Result<Self, Failure> {
-        let Some(cgroup) = cgroup else {
-            return Ok(Self {
-                dirs: Vec::new(),
-                v2: false,
-            });
-        };
-        let dirs: criquet_sys::Result<_> = cgroup
-            .dirs
-            .iter()
-            .map(|dir| cgroup::open(Path::new(&dir.path)))
-            .collect();
-        Ok(Self {
-            dirs: dirs.about(|| "cgroup".into())?,
-            v2: cgroup.v2,
-        })
-    }
-
-    /// The cgroup to be born in.
-    fn v2(&self) -> Option<BorrowedFd<'_>> {
-        self.dirs.first().filter(|_| self.v2).map(AsFd::as_fd)
-    }
-
-    /// Moves the calling process where it was not born.
-    pub(crate) fn enter(&self) -> Result<(), Failure> {
-        for dir in self.dirs.iter().filter(|_| !self.v2) {
-            cgroup::join(dir)?;
+        let mut place = Self { v2: None, v1: Vec::new() };
+        let Some(cgroup) = cgroup else { return Ok(place) };
+        for dir in &cgroup.dirs {
+            let fd = cgroup::open(Path::new(&dir.path)).about(|| "cgroup".into())?;
+            if cgroup.v2 || dir.controllers == UNIFIED { place.v2 = Some(fd) } else { place.v1.push(fd) }
         }
-        Ok(())
+        Ok(place)
+    }
+
+    fn birth(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the calling process where it could not be born.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        Ok(self.v1.iter().try_for_each(cgroup::join_v1)?)
     }
 
     pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.dirs.iter().map(AsFd::as_fd)
+        self.v1.iter().map(AsFd::as_fd)
     }
 }
 

@@ -247,13 +247,10 @@ impl Container {
             self.folder.path().file_name().unwrap().to_string_lossy()
         );
         let v2 = found.mode == host::CgroupMode::V2;
-        let shown = if v2 {
-            found.v2.into_iter().collect()
-        } else {
-            found.v1
-        };
+        let mut hierarchies = found.v1;
+        hierarchies.extend(found.v2.map(|h| host::Hierarchy { controllers: if v2 { String::new() } else { "unified".into() }, ..h }));
         let mut dirs = Vec::new();
-        for hierarchy in shown
+        for hierarchy in hierarchies
             .iter()
             .filter(|h| h.controllers != "cpuset" && !h.controllers.contains("memory"))
         {
