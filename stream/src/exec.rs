@@ -29,7 +29,11 @@ pub(crate) struct Streams {
 /// Runs `session` to its end and tells the client how it went.
 pub(crate) async fn run<B: Backend>(backend: &B, session: Session, mut streams: Streams) {
     let attach = matches!(session, Session::Attach { .. });
-    let begun = if attach { backend.attach(session).await } else { backend.exec(session).await };
+    let begun = if attach {
+        backend.attach(session).await
+    } else {
+        backend.exec(session).await
+    };
     let outcome = match begun {
         Ok(running) => Box::pin(stream(running, &mut streams)).await,
         Err(why) => Outcome::Failed(why),

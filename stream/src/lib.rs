@@ -134,5 +134,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts `Session::Attach`.
     fn attach(&self, session: Session) -> impl Future<Output = Result<Self::Running, String>> + Send;
     /// Connects to `port` on the loopback inside the pod's network namespace; a connected TCP socket.
-    fn connect(&self, sandbox: &str, port: u16) -> impl Future<Output = Result<std::net::TcpStream, String>> + Send;
+    fn connect(
+        &self,
+        sandbox: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<std::net::TcpStream, String>> + Send;
 }

@@ -53,7 +53,14 @@ pub(crate) struct Queues {
 pub(crate) fn queues(encoding: Encoding) -> (Outbox, mpsc::Sender<Vec<u8>>, Queues) {
     let (frames_in, frames) = mpsc::channel(FRAMES);
     let (answers_in, answers) = mpsc::channel(ANSWERS);
-    (Outbox { encoding, frames: frames_in }, answers_in, Queues { frames, answers })
+    (
+        Outbox {
+            encoding,
+            frames: frames_in,
+        },
+        answers_in,
+        Queues { frames, answers },
+    )
 }
 
 impl Outbox {
@@ -73,7 +80,9 @@ impl Outbox {
     /// Says that nothing more comes on `stream`; once, however often it is called.
     pub(crate) async fn finish(&self, stream: u32) -> Result<(), Gone> {
         match &self.encoding {
-            Encoding::Spdy(table) if table.finish(stream) => self.send(spdy::frame::data(stream, &[], true)).await,
+            Encoding::Spdy(table) if table.finish(stream) => {
+                self.send(spdy::frame::data(stream, &[], true)).await
+            }
             // A WebSocket's channels end together, with the connection.
             _ => Ok(()),
         }
@@ -82,7 +91,9 @@ impl Outbox {
     /// Says that nothing more is read or written on `stream`.
     pub(crate) async fn reset(&self, stream: u32, reason: u32) -> Result<(), Gone> {
         match &self.encoding {
-            Encoding::Spdy(table) if table.reset(stream) => self.send(spdy::frame::reset(stream, reason)).await,
+            Encoding::Spdy(table) if table.reset(stream) => {
+                self.send(spdy::frame::reset(stream, reason)).await
+            }
             _ => Ok(()),
         }
     }
@@ -123,7 +134,11 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
     to.shutdown().await
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, mut bytes: &[u8], activity: &Activity) -> std::io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    mut bytes: &[u8],
+    activity: &Activity,
+) -> std::io::Result<()> {
     while !bytes.is_empty() {
         let written = to.write(bytes).await?;
         if written == 0 {

@@ -97,7 +97,15 @@ async fn admit(
     };
     let Some(other) = halves.remove(&request) else {
         let expiry = Instant::now() + creation_timeout;
-        halves.insert(request, Half { port, is_data, stream, expiry });
+        halves.insert(
+            request,
+            Half {
+                port,
+                is_data,
+                stream,
+                expiry,
+            },
+        );
         return Ok(None);
     };
     if other.is_data == is_data {
@@ -106,13 +114,26 @@ async fn admit(
         return Ok(None);
     }
     let port = if is_data { port } else { other.port };
-    let (data, error) = if is_data { (stream, other.stream) } else { (other.stream, stream) };
-    Ok(Some(Pair { port, data: data.id, error: error.id, inbox: data.inbox, reset: data.reset }))
+    let (data, error) = if is_data {
+        (stream, other.stream)
+    } else {
+        (other.stream, stream)
+    };
+    Ok(Some(Pair {
+        port,
+        data: data.id,
+        error: error.id,
+        inbox: data.inbox,
+        reset: data.reset,
+    }))
 }
 
 /// The port, whether it is the data stream, and the id that it shares with its other half.
 fn describe(stream: &NewStream) -> Option<(u16, bool, String)> {
-    let port = header::value(&stream.headers, "port")?.parse().ok().filter(|port| *port > 0)?;
+    let port = header::value(&stream.headers, "port")?
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)?;
     let is_data = match header::value(&stream.headers, "streamtype")? {
         "data" => true,
         "error" => false,
@@ -122,7 +143,14 @@ fn describe(stream: &NewStream) -> Option<(u16, bool, String)> {
         Some(id) if id.len() > REQUEST_ID_MAX => return None,
         Some(id) if !id.is_empty() => id.to_owned(),
         // Clients before Kubernetes 1.2 send none: error is opened first, data right after it.
-        _ => format!("stream {}", if is_data { stream.id.saturating_sub(2) } else { stream.id }),
+        _ => format!(
+            "stream {}",
+            if is_data {
+                stream.id.saturating_sub(2)
+            } else {
+                stream.id
+            }
+        ),
     };
     Some((port, is_data, request))
 }
@@ -131,7 +159,8 @@ async fn expire(halves: &mut HashMap<String, Half>, out: &Outbox) -> Result<(), 
     let now = Instant::now();
     for (_, half) in halves.extract_if(|_, half| half.expiry <= now) {
         if !half.is_data {
-            out.data(half.stream.id, b"timed out waiting for the data stream").await?;
+            out.data(half.stream.id, b"timed out waiting for the data stream")
+                .await?;
             out.finish(half.stream.id).await?;
         }
         out.reset(half.stream.id, CANCEL).await?;
@@ -141,7 +170,13 @@ async fn expire(halves: &mut HashMap<String, Half>, out: &Outbox) -> Result<(), 
 
 /// Connects one pair. What goes wrong is said on its error stream and ends nothing else.
 async fn forward<B: Backend>(backend: &B, sandbox: &str, pair: Pair, out: &Outbox) -> Result<(), Gone> {
-    let Pair { port, data, error, inbox, reset } = pair;
+    let Pair {
+        port,
+        data,
+        error,
+        inbox,
+        reset,
+    } = pair;
     match connect(backend, sandbox, port).await {
         Ok(socket) => {
             let reset = async {
@@ -252,7 +287,18 @@ pub(crate) async fn websocket<B: Backend>(
         out.data(error, &port.to_le_bytes()).await?;
         // Nobody resets a channel: the sender is dropped, and only a value counts.
         let (_, reset) = oneshot::channel();
-        pairs.push(forward(backend, sandbox, Pair { port, data, error, inbox, reset }, out));
+        pairs.push(forward(
+            backend,
+            sandbox,
+            Pair {
+                port,
+                data,
+                error,
+                inbox,
+                reset,
+            },
+            out,
+        ));
     }
     while let Some(result) = pairs.next().await {
         result?;

@@ -28,7 +28,12 @@ const EIO: i32 = 5;
 pub(crate) type Exited = watch::Receiver<Option<Instant>>;
 
 /// Reads `fd` to its end and sends what comes on `stream`; without one, to nobody.
-pub(crate) async fn output(fd: OwnedFd, out: &Outbox, stream: Option<u32>, mut exited: Exited) -> std::io::Result<()> {
+pub(crate) async fn output(
+    fd: OwnedFd,
+    out: &Outbox,
+    stream: Option<u32>,
+    mut exited: Exited,
+) -> std::io::Result<()> {
     let from = Receiver::from_file_unchecked(File::from(fd))?;
     let mut after = 0;
     while after < DRAIN_MAX {

@@ -34,7 +34,11 @@ pub(crate) enum Protocol {
     /// SPDY with pairs of streams.
     SpdyForward,
     /// WebSocket channels of a command.
-    Channels { base64: bool, form: Form, close_signal: bool },
+    Channels {
+        base64: bool,
+        form: Form,
+        close_signal: bool,
+    },
     /// WebSocket channels of ports.
     ChannelsForward { base64: bool },
     /// SPDY with pairs of streams, in WebSocket messages.
@@ -46,16 +50,20 @@ pub(crate) enum Protocol {
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: HeaderMap::new() }
+        Self {
+            status,
+            message: message.into(),
+            headers: Vec::new(),
+        }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.append(name, HeaderValue::from_static(value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -73,7 +81,11 @@ pub(crate) fn route(path: &str) -> Option<(Kind, &str)> {
 }
 
 /// The protocol for a request and the headers of the answer 101.
-pub(crate) fn negotiate(method: &Method, request: &HeaderMap, kind: Kind) -> Result<(Protocol, HeaderMap), Refusal> {
+pub(crate) fn negotiate(
+    method: &Method,
+    request: &HeaderMap,
+    kind: Kind,
+) -> Result<(Protocol, HeaderMap), Refusal> {
     if method != Method::GET && method != Method::POST {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "want GET or POST");
         return Err(refusal.with(ALLOW, "GET, POST"));
@@ -85,17 +97,29 @@ pub(crate) fn negotiate(method: &Method, request: &HeaderMap, kind: Kind) -> Res
     if upgrades && values(request, &UPGRADE).any(|value| value.eq_ignore_ascii_case(SPDY)) {
         return spdy(request, kind);
     }
-    let refusal = Refusal::new(StatusCode::BAD_REQUEST, "want an upgrade to SPDY/3.1 or WebSocket");
+    let refusal = Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "want an upgrade to SPDY/3.1 or WebSocket",
+    );
     Err(refusal.with(UPGRADE, SPDY).with(UPGRADE, "websocket"))
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let all = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    all.flat_map(|value| value.split(',')).map(str::trim).filter(|value| !value.is_empty())
+    let all = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
 }
 
 /// The first of the client's protocols that we know, with its canonical name.
-fn choose<T: Copy>(request: &HeaderMap, name: &HeaderName, ours: &[(&'static str, T)]) -> Option<(&'static str, T)> {
+fn choose<T: Copy>(
+    request: &HeaderMap,
+    name: &HeaderName,
+    ours: &[(&'static str, T)],
+) -> Option<(&'static str, T)> {
     values(request, name).find_map(|theirs| ours.iter().find(|(our, _)| *our == theirs).copied())
 }
 
@@ -116,7 +140,9 @@ fn spdy(request: &HeaderMap, kind: Kind) -> Result<(Protocol, HeaderMap), Refusa
     answer.insert(UPGRADE, HeaderValue::from_static(SPDY));
     if values(request, &STREAM_PROTOCOL).next().is_none() {
         // The oldest clients do not negotiate: they speak the last, that is the first, of the list.
-        let oldest = ours.last().map_or(Protocol::SpdyForward, |(_, protocol)| *protocol);
+        let oldest = ours
+            .last()
+            .map_or(Protocol::SpdyForward, |(_, protocol)| *protocol);
         return Ok((oldest, answer));
     }
     if let Some((name, protocol)) = choose(request, &STREAM_PROTOCOL, ours) {
@@ -135,20 +161,36 @@ fn websocket(method: &Method, request: &HeaderMap, kind: Kind) -> Result<(Protoc
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a websocket begins with GET");
         return Err(refusal.with(ALLOW, "GET"));
     }
-    if request.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if request
+        .get(SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
         let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "want websocket version 13");
         return Err(refusal.with(SEC_WEBSOCKET_VERSION, "13"));
     }
-    let key = request.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let key = request
+        .get(SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     if STANDARD.decode(key).map_or(true, |nonce| nonce.len() != 16) {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "sec-websocket-key is not 16 bytes in base64"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "sec-websocket-key is not 16 bytes in base64",
+        ));
     }
-    let channels = |base64, form, close_signal| Protocol::Channels { base64, form, close_signal };
+    let channels = |base64, form, close_signal| Protocol::Channels {
+        base64,
+        form,
+        close_signal,
+    };
     let ours: &[(&'static str, Protocol)] = match kind {
         Kind::PortForward => &[
             ("SPDY/3.1+portforward.k8s.io", Protocol::TunnelForward),
             ("v4.channel.k8s.io", Protocol::ChannelsForward { base64: false }),
-            ("v4.base64.channel.k8s.io", Protocol::ChannelsForward { base64: true }),
+            (
+                "v4.base64.channel.k8s.io",
+                Protocol::ChannelsForward { base64: true },
+            ),
         ],
         Kind::Exec | Kind::Attach => &[
             ("v5.channel.k8s.io", channels(false, Form::Json, true)),
@@ -175,7 +217,10 @@ fn websocket(method: &Method, request: &HeaderMap, kind: Kind) -> Result<(Protoc
         return Ok((plain, answer));
     }
     let Some((name, protocol)) = choose(request, &SEC_WEBSOCKET_PROTOCOL, ours) else {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "no common websocket subprotocol"));
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "no common websocket subprotocol",
+        ));
     };
     answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     Ok((protocol, answer))
@@ -184,9 +229,13 @@ fn websocket(method: &Method, request: &HeaderMap, kind: Kind) -> Result<(Protoc
 /// The ports in a query string: `port=80&port=443`, `port=80,443`, or `ports=`.
 pub(crate) fn query_ports(query: &str) -> Option<Vec<u16>> {
     let named = query.split('&').filter_map(|pair| pair.split_once('='));
-    let lists = named.filter(|(name, _)| matches!(*name, "port" | "ports")).map(|(_, value)| value);
+    let lists = named
+        .filter(|(name, _)| matches!(*name, "port" | "ports"))
+        .map(|(_, value)| value);
     let numbers = lists.flat_map(|list| list.split(',').flat_map(|part| part.split("%2C")));
-    numbers.map(|number| number.parse().ok().filter(|port| *port > 0)).collect()
+    numbers
+        .map(|number| number.parse().ok().filter(|port| *port > 0))
+        .collect()
 }
 
 #[cfg(test)]

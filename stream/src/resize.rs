@@ -33,16 +33,17 @@ impl Sizes {
     fn parse(&mut self) -> Option<Size> {
         let mut last = None;
         let mut objects = serde_json::Deserializer::from_slice(&self.pending).into_iter::<Value>();
-        while let Some(object) = objects.next() {
+        for object in objects.by_ref() {
             match object.as_ref().map(size) {
-                Ok(Some(size)) => last = Some(size),
+                Ok(Some(size)) => {
+                    last = Some(size);
+                    continue;
+                }
                 Ok(None) => self.broken = true,
                 // The end of the bytes is not the end of the object.
                 Err(error) => self.broken = !error.is_eof(),
             }
-            if self.broken {
-                break;
-            }
+            break;
         }
         let used = objects.byte_offset();
         self.pending.drain(..used);
@@ -55,8 +56,16 @@ impl Sizes {
 }
 
 fn size(object: &Value) -> Option<Size> {
-    let side = |name| object.get(name).and_then(Value::as_u64).and_then(|side| u16::try_from(side).ok());
-    Some(Size { width: side("Width")?, height: side("Height")? })
+    let side = |name| {
+        object
+            .get(name)
+            .and_then(Value::as_u64)
+            .and_then(|side| u16::try_from(side).ok())
+    };
+    Some(Size {
+        width: side("Width")?,
+        height: side("Height")?,
+    })
 }
 
 #[cfg(test)]
@@ -67,14 +76,27 @@ mod tests {
     fn the_last_whole_size_counts() {
         let mut sizes = Sizes::default();
         let got = sizes.push(b"{\"Width\":80,\"Height\":24}\n{\"Width\":100,\"Height\":50}\n{\"Wid");
-        assert_eq!(got, Some(Size { width: 100, height: 50 }));
+        assert_eq!(
+            got,
+            Some(Size {
+                width: 100,
+                height: 50
+            })
+        );
         assert_eq!(sizes.push(b"th\":1,\"Height\":"), None);
         assert_eq!(sizes.push(b"2}"), Some(Size { width: 1, height: 2 }));
     }
 
     #[test]
     fn nonsense_ends_it() {
-        for bad in [&b"}"[..], b"[1,2]", b"{\"Width\":-1,\"Height\":2}", b"{\"Width\":70000,\"Height\":2}", &[b' '; 2000], &[b'['; 2000]] {
+        for bad in [
+            &b"}"[..],
+            b"[1,2]",
+            b"{\"Width\":-1,\"Height\":2}",
+            b"{\"Width\":70000,\"Height\":2}",
+            &[b' '; 2000],
+            &[b'['; 2000],
+        ] {
             let mut sizes = Sizes::default();
             let mut got = sizes.push(bad);
             got = sizes.push(b"{\"Width\":1,\"Height\":2}").or(got);

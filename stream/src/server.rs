@@ -66,7 +66,10 @@ struct Shared {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sessions = self.sessions();
-        f.debug_struct("Server").field("base", &self.inner.base).field("sessions", &sessions).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("base", &self.inner.base)
+            .field("sessions", &sessions)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,8 +89,9 @@ impl Server {
             Some((chain, key)) => Some(tokio::task::spawn_blocking(|| Certificate::load(chain, key)).await??),
             None => None,
         };
-        let listener = listen(options.address)
-            .map_err(|error| io::Error::new(error.kind(), format!("listen on {}: {error}", options.address)))?;
+        let listener = listen(options.address).map_err(|error| {
+            io::Error::new(error.kind(), format!("listen on {}: {error}", options.address))
+        })?;
         let scheme = if certificate.is_some() { "https" } else { "http" };
         let base = format!("{scheme}://{}", listener.local_addr()?);
         let sessions_max = options.sessions_max.min(Semaphore::MAX_PERMITS);
@@ -95,12 +99,22 @@ impl Server {
             tokens: Mutex::new(Tokens::new(options.token_lifetime)),
             slots: Arc::new(Semaphore::new(sessions_max)),
             sessions_max,
-            times: Times { idle: options.idle_timeout, creation: options.creation_timeout },
+            times: Times {
+                idle: options.idle_timeout,
+                creation: options.creation_timeout,
+            },
             certificate,
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(listener, Arc::clone(&shared), backend, stop.clone()));
-        Ok(Self { inner: Arc::new(Inner { shared, base, stop, listener: Mutex::new(Some(task)) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                base,
+                stop,
+                listener: Mutex::new(Some(task)),
+            }),
+        })
     }
 
     /// A URL for `session`, good once, for `token_lifetime`.
@@ -113,7 +127,13 @@ impl Server {
             Session::Attach { .. } => "attach",
             Session::PortForward { .. } => "portforward",
         };
-        let token = self.inner.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(session)?;
+        let token = self
+            .inner
+            .shared
+            .tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(session)?;
         Ok(format!("{}/{kind}/{token}", self.inner.base))
     }
 
@@ -126,7 +146,12 @@ impl Server {
     /// Ends every session and stops listening. Returns when all is gone; a second call returns at once.
     pub async fn close(&self) {
         self.inner.stop.cancel();
-        let task = self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self
+            .inner
+            .listener
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(task) = task
             && let Err(error) = task.await
         {
@@ -136,7 +161,11 @@ impl Server {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     socket.set_reuseaddr(true)?;
     // Accepted sockets inherit it: a client whose machine vanished is noticed in the end.
     socket.set_keepalive(true)?;
@@ -144,11 +173,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept<B: Backend>(listener: TcpListener, shared: Arc<Shared>, backend: Arc<B>, stop: CancellationToken) {
+async fn accept<B: Backend>(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    backend: Arc<B>,
+    stop: CancellationToken,
+) {
     let pending = Arc::new(Semaphore::new(PENDING_MAX));
     let mut connections = JoinSet::new();
     let next = async || {
-        let place = Arc::clone(&pending).acquire_owned().await.map_err(io::Error::other)?;
+        let place = Arc::clone(&pending)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
         let (socket, peer) = listener.accept().await?;
         Ok::<_, io::Error>((place, socket, peer))
     };
@@ -200,10 +237,20 @@ async fn connection<B: Backend>(
             let handshake = async { request(acceptor.accept(socket).await?, &shared).await };
             tokio::time::timeout(REQUEST, handshake).await.map_err(late)??
         }
-        None => tokio::time::timeout(REQUEST, request(socket, &shared)).await.map_err(late)??,
+        None => tokio::time::timeout(REQUEST, request(socket, &shared))
+            .await
+            .map_err(late)??,
     };
     drop(place);
-    let Some(Granted { session, protocol, upgrade, slot }) = granted else { return Ok(()) };
+    let Some(Granted {
+        session,
+        protocol,
+        upgrade,
+        slot,
+    }) = granted
+    else {
+        return Ok(());
+    };
     let upgraded = upgrade.await.map_err(io::Error::other)?;
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         // Nothing was read ahead, as is the rule: the socket itself serves better than its wrapping.
@@ -215,7 +262,16 @@ async fn connection<B: Backend>(
             let io = tokio::io::join(io::Cursor::new(parts.read_buf).chain(from), to);
             session::run(io, session, protocol, backend, shared.times).await;
         }
-        Err(upgraded) => session::run(TokioIo::<Upgraded>::new(upgraded), session, protocol, backend, shared.times).await,
+        Err(upgraded) => {
+            session::run(
+                TokioIo::<Upgraded>::new(upgraded),
+                session,
+                protocol,
+                backend,
+                shared.times,
+            )
+            .await
+        }
     }
     drop(slot);
     Ok(())
@@ -247,14 +303,30 @@ where
     Ok(granted.lock().unwrap_or_else(PoisonError::into_inner).take())
 }
 
-fn grant(mut request: Request<Incoming>, shared: &Shared) -> Result<(Response<Full<Bytes>>, Granted), Refusal> {
-    let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no such streaming url, or it was used or is too old");
+fn grant(
+    mut request: Request<Incoming>,
+    shared: &Shared,
+) -> Result<(Response<Full<Bytes>>, Granted), Refusal> {
+    let not_found = || {
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            "no such streaming url, or it was used or is too old",
+        )
+    };
     let (kind, token) = request::route(request.uri().path()).ok_or_else(not_found)?;
     let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() else {
-        let message = format!("{} streaming sessions are under way, which is the limit", shared.sessions_max);
+        let message = format!(
+            "{} streaming sessions are under way, which is the limit",
+            shared.sessions_max
+        );
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
     };
-    let session = shared.tokens.lock().unwrap_or_else(PoisonError::into_inner).take(token).ok_or_else(not_found)?;
+    let session = shared
+        .tokens
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take(token)
+        .ok_or_else(not_found)?;
     let mut session = match (kind, session) {
         (Kind::Exec, session @ Session::Exec { .. })
         | (Kind::Attach, session @ Session::Attach { .. })
@@ -268,21 +340,41 @@ fn grant(mut request: Request<Incoming>, shared: &Shared) -> Result<(Response<Fu
         }
         // A channel's number is one byte.
         if ports.is_empty() || ports.len() > 127 {
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "want 1 to 127 ports, as port=N"));
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "want 1 to 127 ports, as port=N",
+            ));
         }
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
-    Ok((response, Granted { session, protocol, upgrade, slot }))
+    Ok((
+        response,
+        Granted {
+            session,
+            protocol,
+            upgrade,
+            slot,
+        },
+    ))
 }
 
 fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(refusal.message + "\n"));
     *response.status_mut() = refusal.status;
-    *response.headers_mut() = refusal.headers;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in refusal.headers {
+        response
+            .headers_mut()
+            .append(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -43,16 +43,39 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
 
 /// Serves `session` over `io`. A protocol that does not fit the session ends at once; `server` never asks for that.
-pub(crate) async fn run<B: Backend>(io: impl Io, session: Session, protocol: Protocol, backend: Arc<B>, times: Times) {
+pub(crate) async fn run<B: Backend>(
+    io: impl Io,
+    session: Session,
+    protocol: Protocol,
+    backend: Arc<B>,
+    times: Times,
+) {
     let activity = Activity::new();
     match (protocol, session) {
         (Protocol::SpdyCommand { form, resize }, session) => {
-            Box::pin(spdy_command(io, session, form, resize, &*backend, times, &activity)).await;
+            Box::pin(spdy_command(
+                io, session, form, resize, &*backend, times, &activity,
+            ))
+            .await;
         }
-        (Protocol::Channels { base64, form, close_signal }, session) => {
+        (
+            Protocol::Channels {
+                base64,
+                form,
+                close_signal,
+            },
+            session,
+        ) => {
             let channels = Channels::new(base64, close_signal);
-            let encoding = if base64 { Encoding::Base64 } else { Encoding::Binary };
-            Box::pin(channel_command(io, session, channels, encoding, form, &*backend, times, &activity)).await;
+            let encoding = if base64 {
+                Encoding::Base64
+            } else {
+                Encoding::Binary
+            };
+            Box::pin(channel_command(
+                io, session, channels, encoding, form, &*backend, times, &activity,
+            ))
+            .await;
         }
         (Protocol::SpdyForward, Session::PortForward { sandbox, .. }) => {
             Box::pin(spdy_forward(io, &sandbox, &*backend, times, &activity)).await;
@@ -61,7 +84,10 @@ pub(crate) async fn run<B: Backend>(io: impl Io, session: Session, protocol: Pro
             Box::pin(tunnel_forward(io, &sandbox, &*backend, times, &activity)).await;
         }
         (Protocol::ChannelsForward { base64 }, Session::PortForward { sandbox, ports }) => {
-            Box::pin(channel_forward(io, &sandbox, ports, base64, &*backend, times, &activity)).await;
+            Box::pin(channel_forward(
+                io, &sandbox, ports, base64, &*backend, times, &activity,
+            ))
+            .await;
         }
         (protocol, session) => tracing::error!(?protocol, ?session, "protocol and session do not fit"),
     }
@@ -153,11 +179,34 @@ struct Wanted {
 impl Wanted {
     fn of(session: &Session, resize: bool) -> Self {
         match *session {
-            Session::Exec { tty, stdin, stdout, stderr, .. } | Session::Attach { tty, stdin, stdout, stderr, .. } => {
-                // A terminal has one output.
-                Self { stdin, stdout, stderr: stderr && !tty, resize: resize && tty }
+            Session::Exec {
+                tty,
+                stdin,
+                stdout,
+                stderr,
+                ..
             }
-            Session::PortForward { .. } => Self { stdin: false, stdout: false, stderr: false, resize: false },
+            | Session::Attach {
+                tty,
+                stdin,
+                stdout,
+                stderr,
+                ..
+            } => {
+                // A terminal has one output.
+                Self {
+                    stdin,
+                    stdout,
+                    stderr: stderr && !tty,
+                    resize: resize && tty,
+                }
+            }
+            Session::PortForward { .. } => Self {
+                stdin: false,
+                stdout: false,
+                stderr: false,
+                resize: false,
+            },
         }
     }
 }
@@ -171,7 +220,9 @@ async fn collect(
 ) -> Option<Streams> {
     let (mut stdin, mut resize, mut stdout, mut stderr, mut error) = (None, None, None, None, None);
     loop {
-        let NewStream { id, headers, inbox, .. } = opened.recv().await?;
+        let NewStream {
+            id, headers, inbox, ..
+        } = opened.recv().await?;
         let fits = match header::value(&headers, "streamtype") {
             Some("stdin") if stdin.is_none() => stdin.replace(inbox).is_none(),
             Some("resize") if resize.is_none() => resize.replace(inbox).is_none(),
@@ -190,12 +241,26 @@ async fn collect(
         if let Some(error) = error
             && there
         {
-            return Some(Streams { stdin, resize, stdout, stderr, error, form, out });
+            return Some(Streams {
+                stdin,
+                resize,
+                stdout,
+                stderr,
+                error,
+                form,
+                out,
+            });
         }
     }
 }
 
-async fn spdy_forward<B: Backend>(io: impl Io, sandbox: &str, backend: &B, times: Times, activity: &Activity) {
+async fn spdy_forward<B: Backend>(
+    io: impl Io,
+    sandbox: &str,
+    backend: &B,
+    times: Times,
+    activity: &Activity,
+) {
     let (from, to) = tokio::io::split(io);
     let table = Table::new(portforward::STREAMS_MAX);
     let (out, answers, queues) = outbox::queues(Encoding::Spdy(table.clone()));
@@ -209,7 +274,13 @@ async fn spdy_forward<B: Backend>(io: impl Io, sandbox: &str, backend: &B, times
     drive(reader, writer, work, activity, times.idle).await;
 }
 
-async fn tunnel_forward<B: Backend>(io: impl Io, sandbox: &str, backend: &B, times: Times, activity: &Activity) {
+async fn tunnel_forward<B: Backend>(
+    io: impl Io,
+    sandbox: &str,
+    backend: &B,
+    times: Times,
+    activity: &Activity,
+) {
     let (from, to) = tokio::io::split(io);
     let (inner, outer) = tokio::io::duplex(PIECE);
     let (mut outer_from, outer_to) = tokio::io::split(outer);
@@ -219,14 +290,19 @@ async fn tunnel_forward<B: Backend>(io: impl Io, sandbox: &str, backend: &B, tim
     let messages = async move {
         let mut piece = vec![0; PIECE];
         loop {
-            let read = tokio::io::AsyncReadExt::read(&mut outer_from, &mut piece).await.unwrap_or(0);
+            let read = tokio::io::AsyncReadExt::read(&mut outer_from, &mut piece)
+                .await
+                .unwrap_or(0);
             if read == 0 || out.data(0, &piece[..read]).await.is_err() {
                 return;
             }
         }
     };
     let work = async {
-        tokio::join!(Box::pin(spdy_forward(inner, sandbox, backend, times, activity)), messages);
+        tokio::join!(
+            Box::pin(spdy_forward(inner, sandbox, backend, times, activity)),
+            messages
+        );
     };
     drive(reader, writer, work, activity, times.idle).await;
 }
@@ -292,7 +368,11 @@ async fn channel_forward<B: Backend>(
     activity: &Activity,
 ) {
     let (from, to) = tokio::io::split(io);
-    let (out, answers, queues) = outbox::queues(if base64 { Encoding::Base64 } else { Encoding::Binary });
+    let (out, answers, queues) = outbox::queues(if base64 {
+        Encoding::Base64
+    } else {
+        Encoding::Binary
+    });
     let mut inboxes = Vec::with_capacity(ports.len() * 2);
     let ports: Vec<_> = ports
         .into_iter()

@@ -18,8 +18,15 @@ impl Form {
     pub(crate) fn encode(self, outcome: &Outcome) -> Vec<u8> {
         let (reason, message) = match outcome {
             Outcome::Exited(0) if self == Self::Text => return Vec::new(),
-            Outcome::Exited(0) => return json!({"metadata": {}, "status": "Success"}).to_string().into_bytes(),
-            Outcome::Exited(code) => ("NonZeroExitCode", format!("command terminated with non-zero exit code: {code}")),
+            Outcome::Exited(0) => {
+                return json!({"metadata": {}, "status": "Success"})
+                    .to_string()
+                    .into_bytes();
+            }
+            Outcome::Exited(code) => (
+                "NonZeroExitCode",
+                format!("command terminated with non-zero exit code: {code}"),
+            ),
             Outcome::Failed(why) => ("InternalError", format!("Internal error occurred: {why}")),
         };
         if self == Self::Text {
@@ -44,7 +51,10 @@ mod tests {
     #[test]
     fn success_is_silent_in_text_and_a_status_in_json() {
         assert!(Form::Text.encode(&Outcome::Exited(0)).is_empty());
-        assert_eq!(Form::Json.encode(&Outcome::Exited(0)), br#"{"metadata":{},"status":"Success"}"#);
+        assert_eq!(
+            Form::Json.encode(&Outcome::Exited(0)),
+            br#"{"metadata":{},"status":"Success"}"#
+        );
     }
 
     #[test]
@@ -62,6 +72,11 @@ mod tests {
         let bytes = Form::Json.encode(&Outcome::Failed("no such container \"x\"".into()));
         let status: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(status["reason"], "InternalError");
-        assert!(status["message"].as_str().unwrap().contains("no such container \"x\""));
+        assert!(
+            status["message"]
+                .as_str()
+                .unwrap()
+                .contains("no such container \"x\"")
+        );
     }
 }

@@ -26,7 +26,11 @@ impl Certificate {
     pub(crate) fn load(chain: PathBuf, key: PathBuf) -> io::Result<Self> {
         let stamp = stamp(&chain, &key)?;
         let config = Arc::new(read(&chain, &key)?);
-        Ok(Self { chain, key, loaded: Mutex::new((stamp, config)) })
+        Ok(Self {
+            chain,
+            key,
+            loaded: Mutex::new((stamp, config)),
+        })
     }
 
     /// The acceptor for the next connection. A renewed certificate is taken up here; while its files are half
@@ -57,7 +61,8 @@ fn read(chain_path: &Path, key_path: &Path) -> io::Result<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(chain_path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| at("read certificates", chain_path, &error))?;
-    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|error| at("read private key", key_path, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(key_path).map_err(|error| at("read private key", key_path, &error))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
@@ -67,5 +72,8 @@ fn read(chain_path: &Path, key_path: &Path) -> io::Result<ServerConfig> {
 }
 
 fn at(what: &str, path: &Path, error: &dyn std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{what} {}: {error}", path.display()))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{what} {}: {error}", path.display()),
+    )
 }

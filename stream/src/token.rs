@@ -25,7 +25,10 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(lifetime: Duration) -> Self {
-        Self { lifetime, waiting: HashMap::new() }
+        Self {
+            lifetime,
+            waiting: HashMap::new(),
+        }
     }
 
     /// A new token for `session`. Fails when too many wait or the kernel gives no random bytes.
@@ -57,7 +60,10 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session::PortForward { sandbox: "s".into(), ports: vec![] }
+        Session::PortForward {
+            sandbox: "s".into(),
+            ports: vec![],
+        }
     }
 
     #[test]

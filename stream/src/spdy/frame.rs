@@ -85,7 +85,11 @@ impl Decoder {
             self.data = Some((first, length, fin));
             if length == 0 {
                 self.data = None;
-                return Ok(Some(Frame::Data { stream: first, bytes: Bytes::new(), fin }));
+                return Ok(Some(Frame::Data {
+                    stream: first,
+                    bytes: Bytes::new(),
+                    fin,
+                }));
             }
             return Ok(self.data_part(buffer));
         }
@@ -101,7 +105,12 @@ impl Decoder {
             return Ok(None);
         }
         buffer.advance(HEAD);
-        control(u16::from_be_bytes([kind_hi, kind_lo]), flags, buffer.split_to(length).freeze()).map(Some)
+        control(
+            u16::from_be_bytes([kind_hi, kind_lo]),
+            flags,
+            buffer.split_to(length).freeze(),
+        )
+        .map(Some)
     }
 
     /// In the middle of a frame: an end of file here is a cut.
@@ -117,7 +126,11 @@ impl Decoder {
         let bytes = buffer.split_to(left.min(buffer.len())).freeze();
         let left = left - bytes.len();
         self.data = (left > 0).then_some((stream, left, fin));
-        Some(Frame::Data { stream, bytes, fin: fin && left == 0 })
+        Some(Frame::Data {
+            stream,
+            bytes,
+            fin: fin && left == 0,
+        })
     }
 }
 
@@ -132,18 +145,30 @@ fn control(kind: u16, flags: u8, payload: Bytes) -> Result<Frame, Malformed> {
         Some(0) => Err(Malformed::StreamZero),
         Some(stream) => Ok(stream),
     };
-    let exact = |length: usize| if payload.len() == length { Ok(()) } else { Err(malformed.clone()) };
+    let exact = |length: usize| {
+        if payload.len() == length {
+            Ok(())
+        } else {
+            Err(malformed.clone())
+        }
+    };
     match kind {
         SYN_STREAM => {
             let stream = stream()?;
             if payload.len() < 10 {
                 return Err(malformed);
             }
-            Ok(Frame::SynStream { stream, block: payload.slice(10..), fin: flags & FLAG_FIN != 0 })
+            Ok(Frame::SynStream {
+                stream,
+                block: payload.slice(10..),
+                fin: flags & FLAG_FIN != 0,
+            })
         }
         SYN_REPLY | HEADERS => {
             stream()?;
-            Ok(Frame::Headers { block: payload.slice(4..) })
+            Ok(Frame::Headers {
+                block: payload.slice(4..),
+            })
         }
         RST_STREAM => {
             exact(8)?;
@@ -159,7 +184,9 @@ fn control(kind: u16, flags: u8, payload: Bytes) -> Result<Frame, Malformed> {
         }
         PING => {
             exact(4)?;
-            Ok(Frame::Ping { id: word(0).ok_or(malformed)? })
+            Ok(Frame::Ping {
+                id: word(0).ok_or(malformed)?,
+            })
         }
         GOAWAY => exact(8).map(|()| Frame::GoAway),
         WINDOW_UPDATE => exact(8).map(|()| Frame::Ignored),

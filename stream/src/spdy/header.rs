@@ -38,7 +38,9 @@ impl std::fmt::Debug for Inflater {
 
 impl Inflater {
     pub(crate) fn new() -> Self {
-        Self { zlib: Decompress::new(true) }
+        Self {
+            zlib: Decompress::new(true),
+        }
     }
 
     /// The bytes of the next block.
@@ -47,9 +49,12 @@ impl Inflater {
         let mut filled = 0;
         loop {
             let (read, written) = (self.zlib.total_in(), self.zlib.total_out());
-            let result = self.zlib.decompress(block, &mut plain[filled..], FlushDecompress::Sync);
+            let result = self
+                .zlib
+                .decompress(block, &mut plain[filled..], FlushDecompress::Sync);
             let read = usize::try_from(self.zlib.total_in() - read).map_err(|_| Refused::Compression)?;
-            let written = usize::try_from(self.zlib.total_out() - written).map_err(|_| Refused::Compression)?;
+            let written =
+                usize::try_from(self.zlib.total_out() - written).map_err(|_| Refused::Compression)?;
             block = block.get(read..).ok_or(Refused::Compression)?;
             filled += written;
             match result {
@@ -57,7 +62,9 @@ impl Inflater {
                 Ok(_) => {}
                 // The first block begins with the sum of the dictionary that it wants.
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.zlib.set_dictionary(&dictionary()).map_err(|_| Refused::Compression)?;
+                    self.zlib
+                        .set_dictionary(&dictionary())
+                        .map_err(|_| Refused::Compression)?;
                     continue;
                 }
                 Err(_) => return Err(Refused::Compression),
@@ -89,12 +96,19 @@ pub(crate) fn parse(mut block: &[u8]) -> Result<Headers, Refused> {
         let value = text(&mut block)?;
         headers.push((name, value));
     }
-    if block.is_empty() { Ok(headers) } else { Err(Refused::Malformed) }
+    if block.is_empty() {
+        Ok(headers)
+    } else {
+        Err(Refused::Malformed)
+    }
 }
 
 /// The value of `name`, which is in lower case.
 pub(crate) fn value<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
-    headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(have, _)| have == name)
+        .map(|(_, value)| value.as_str())
 }
 
 fn number(block: &mut &[u8]) -> Result<u32, Refused> {
@@ -121,9 +135,14 @@ impl Storer {
     pub(crate) fn empty(&mut self) -> Vec<u8> {
         // zlib: deflate with a 32 KiB window, no dictionary; the check bits make it a multiple of 31.
         const ZLIB: [u8; 2] = [0x78, 0x01];
-        // Stored, not the last; length 4 and its complement; a count of zero.
-        const BLOCK: [u8; 9] = [0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0];
-        let mut block = if std::mem::replace(&mut self.begun, true) { Vec::new() } else { ZLIB.to_vec() };
+        // Stored, not the last; length 4 and its complement; a count of zero. Then an empty one: Go's inflater gives
+        // out what it has only there, and otherwise runs into the end of the frame for good.
+        const BLOCK: [u8; 14] = [0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        let mut block = if std::mem::replace(&mut self.begun, true) {
+            Vec::new()
+        } else {
+            ZLIB.to_vec()
+        };
         block.extend_from_slice(&BLOCK);
         block
     }

@@ -32,6 +32,8 @@ pub(crate) enum Broken {
     Header(#[from] header::Refused),
     #[error("stream id {0} is not a new one of a client")]
     StreamId(u32),
+    #[error("data for stream {0}, which was never opened")]
+    NeverOpened(u32),
     #[error("client does not read our answers")]
     Flood,
 }
@@ -50,11 +52,22 @@ pub(crate) struct Reader {
 impl Reader {
     /// `opened` gets the new streams; when its other end is dropped, new streams are refused.
     pub(crate) fn new(table: Table, opened: mpsc::Sender<NewStream>, answers: mpsc::Sender<Vec<u8>>) -> Self {
-        Self { table, opened, answers, inflater: Inflater::new(), storer: Storer::default(), last: 0 }
+        Self {
+            table,
+            opened,
+            answers,
+            inflater: Inflater::new(),
+            storer: Storer::default(),
+            last: 0,
+        }
     }
 
     /// Reads until the client leaves.
-    pub(crate) async fn run<R: AsyncRead + Unpin>(mut self, mut from: R, activity: &Activity) -> Result<(), Broken> {
+    pub(crate) async fn run<R: AsyncRead + Unpin>(
+        mut self,
+        mut from: R,
+        activity: &Activity,
+    ) -> Result<(), Broken> {
         let mut decoder = Decoder::default();
         let mut buffer = BytesMut::new();
         let mut size = 0;
@@ -78,6 +91,7 @@ impl Reader {
 
     async fn handle(&mut self, frame: Frame) -> Result<(), Broken> {
         match frame {
+            Frame::Data { stream, .. } if stream > self.last => Err(Broken::NeverOpened(stream)),
             Frame::Data { stream, bytes, fin } => {
                 if let Some(inbox) = self.table.inbox(stream)
                     && !bytes.is_empty()
@@ -106,7 +120,7 @@ impl Reader {
     async fn open(&mut self, stream: u32, block: &[u8], fin: bool) -> Result<(), Broken> {
         // Inflate first, whatever becomes of the stream: the next block builds on this one.
         let headers = header::parse(&self.inflater.inflate(block)?)?;
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Err(Broken::StreamId(stream));
         }
         self.last = stream;

@@ -41,7 +41,11 @@ pub(crate) struct Table(Arc<Mutex<Streams>>);
 impl Table {
     /// For at most `max` streams at once.
     pub(crate) fn new(max: usize) -> Self {
-        Self(Arc::new(Mutex::new(Streams { open: HashMap::new(), max, last: 0 })))
+        Self(Arc::new(Mutex::new(Streams {
+            open: HashMap::new(),
+            max,
+            last: 0,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
@@ -57,8 +61,20 @@ impl Table {
         let (inbox_in, inbox) = inbox::channel();
         let (reset_in, reset) = oneshot::channel();
         streams.last = stream;
-        streams.open.insert(stream, Open { inbox: Some(inbox_in), reset: Some(reset_in), may_send: true });
-        Some(NewStream { id: stream, headers, inbox, reset })
+        streams.open.insert(
+            stream,
+            Open {
+                inbox: Some(inbox_in),
+                reset: Some(reset_in),
+                may_send: true,
+            },
+        );
+        Some(NewStream {
+            id: stream,
+            headers,
+            inbox,
+            reset,
+        })
     }
 
     /// Where the bytes of `stream` go; none when nobody wants them.
@@ -90,7 +106,9 @@ impl Table {
     /// Ends our direction; false when it was ended before.
     pub(crate) fn finish(&self, stream: u32) -> bool {
         let mut streams = self.lock();
-        let Some(open) = streams.open.get_mut(&stream) else { return false };
+        let Some(open) = streams.open.get_mut(&stream) else {
+            return false;
+        };
         let first = std::mem::replace(&mut open.may_send, false);
         if open.inbox.is_none() {
             streams.open.remove(&stream);

@@ -47,11 +47,21 @@ pub(crate) struct Channels {
 
 impl Channels {
     pub(crate) fn new(base64: bool, close_signal: bool) -> Self {
-        Self { base64, close_signal, state: State::Start, carry: Vec::new() }
+        Self {
+            base64,
+            close_signal,
+            state: State::Start,
+            carry: Vec::new(),
+        }
     }
 
     /// Takes a part of a message.
-    pub(crate) fn push(&mut self, first: bool, mut bytes: Bytes, last: bool) -> Result<Option<Event>, Malformed> {
+    pub(crate) fn push(
+        &mut self,
+        first: bool,
+        mut bytes: Bytes,
+        last: bool,
+    ) -> Result<Option<Event>, Malformed> {
         if first {
             self.state = State::Start;
             self.carry.clear();
@@ -67,7 +77,11 @@ impl Channels {
         match self.state {
             State::Start => Ok(None),
             State::Channel(channel) => {
-                let bytes = if self.base64 { self.decode(&bytes, last)? } else { bytes };
+                let bytes = if self.base64 {
+                    self.decode(&bytes, last)?
+                } else {
+                    bytes
+                };
                 Ok((!bytes.is_empty()).then_some(Event::Data(channel, bytes)))
             }
             State::Closing(mut channel) => {
@@ -92,7 +106,10 @@ impl Channels {
         if !last {
             self.carry = text.split_off(text.len() - text.len() % 4);
         }
-        STANDARD.decode(&text).map(Bytes::from).map_err(|_| Malformed::Base64)
+        STANDARD
+            .decode(&text)
+            .map(Bytes::from)
+            .map_err(|_| Malformed::Base64)
     }
 }
 

@@ -76,7 +76,9 @@ impl Decoder {
         if self.payload.is_some() {
             return Ok(None);
         }
-        let Some(head) = head(buffer)? else { return Ok(None) };
+        let Some(head) = head(buffer)? else {
+            return Ok(None);
+        };
         if head.kind >= CLOSE {
             return control(&head, buffer);
         }
@@ -89,9 +91,18 @@ impl Decoder {
         buffer.advance(head.size);
         self.in_message = !head.fin;
         if head.length == 0 {
-            return Ok(Some(Frame::Data { first, bytes: Bytes::new(), last: head.fin }));
+            return Ok(Some(Frame::Data {
+                first,
+                bytes: Bytes::new(),
+                last: head.fin,
+            }));
         }
-        self.payload = Some(Payload { left: head.length, mask: head.mask, first, fin: head.fin });
+        self.payload = Some(Payload {
+            left: head.length,
+            mask: head.mask,
+            first,
+            fin: head.fin,
+        });
         Ok(self.part(buffer))
     }
 
@@ -115,12 +126,18 @@ impl Decoder {
         if payload.left == 0 {
             self.payload = None;
         }
-        Some(Frame::Data { first, bytes: bytes.freeze(), last })
+        Some(Frame::Data {
+            first,
+            bytes: bytes.freeze(),
+            last,
+        })
     }
 }
 
 fn head(buffer: &[u8]) -> Result<Option<Head>, Malformed> {
-    let [first, second, rest @ ..] = buffer else { return Ok(None) };
+    let [first, second, rest @ ..] = buffer else {
+        return Ok(None);
+    };
     if first & 0x70 != 0 {
         return Err(Malformed::Reserved);
     }
@@ -141,8 +158,16 @@ fn head(buffer: &[u8]) -> Result<Option<Head>, Malformed> {
     if length >> 63 != 0 {
         return Err(Malformed::Length);
     }
-    let Some(mask) = rest.get(wide..).and_then(<[u8]>::first_chunk::<4>) else { return Ok(None) };
-    Ok(Some(Head { fin: first & FIN != 0, kind: first & 0x0f, mask: *mask, length, size: 2 + wide + 4 }))
+    let Some(mask) = rest.get(wide..).and_then(<[u8]>::first_chunk::<4>) else {
+        return Ok(None);
+    };
+    Ok(Some(Head {
+        fin: first & FIN != 0,
+        kind: first & 0x0f,
+        mask: *mask,
+        length,
+        size: 2 + wide + 4,
+    }))
 }
 
 fn control(head: &Head, buffer: &mut BytesMut) -> Result<Option<Frame>, Malformed> {

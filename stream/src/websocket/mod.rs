@@ -38,7 +38,11 @@ pub(crate) async fn read_channels<R: AsyncRead + Unpin>(
     answers: mpsc::Sender<Vec<u8>>,
     activity: &Activity,
 ) -> Result<(), Broken> {
-    let target = Demux { channels, inboxes, answers: answers.clone() };
+    let target = Demux {
+        channels,
+        inboxes,
+        answers: answers.clone(),
+    };
     read(from, target, answers, activity).await
 }
 

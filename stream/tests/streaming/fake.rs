@@ -14,12 +14,12 @@ use tokio::process::{Child, Command};
 
 /// Counts what runs, so that a test sees what was left behind.
 #[derive(Debug, Default)]
-pub struct Fake {
-    pub running: Arc<AtomicUsize>,
+pub(crate) struct Fake {
+    pub(crate) running: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     stdio: Stdio,
     master: Option<Arc<OwnedFd>>,
@@ -48,8 +48,12 @@ impl Running for Process {
         let master = self.master.clone();
         Arc::new(move |size| {
             if let Some(master) = &master {
-                let size =
-                    rustix::termios::Winsize { ws_col: size.width, ws_row: size.height, ws_xpixel: 0, ws_ypixel: 0 };
+                let size = rustix::termios::Winsize {
+                    ws_col: size.width,
+                    ws_row: size.height,
+                    ws_xpixel: 0,
+                    ws_ypixel: 0,
+                };
                 rustix::termios::tcsetwinsize(master.as_fd(), size).unwrap();
             }
         })
@@ -84,7 +88,10 @@ impl Fake {
             set_nonblocking(&pty);
             process = Command::new("setsid");
             process.args(["-c", "-w"]).args(command);
-            process.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+            process
+                .stdin(slave.try_clone().unwrap())
+                .stdout(slave.try_clone().unwrap())
+                .stderr(slave);
             stdio.stdin = stdin.then(|| pty.try_clone().unwrap());
             stdio.stdout = Some(pty.try_clone().unwrap());
             master = Some(Arc::new(pty));
@@ -103,9 +110,17 @@ impl Fake {
             stdio.stderr = Some(ours);
             process.stderr(theirs);
         }
-        let child = process.kill_on_drop(true).spawn().map_err(|error| format!("run {}: {error}", command[0]))?;
+        let child = process
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("run {}: {error}", command[0]))?;
         self.running.fetch_add(1, Ordering::SeqCst);
-        Ok(Process { child, stdio, master, running: Arc::clone(&self.running) })
+        Ok(Process {
+            child,
+            stdio,
+            master,
+            running: Arc::clone(&self.running),
+        })
     }
 }
 
@@ -113,24 +128,39 @@ impl Backend for Fake {
     type Running = Process;
 
     async fn exec(&self, session: Session) -> Result<Process, String> {
-        let Session::Exec { command, tty, stdin, .. } = session else { return Err("not an exec".into()) };
+        let Session::Exec {
+            command, tty, stdin, ..
+        } = session
+        else {
+            return Err("not an exec".into());
+        };
         self.spawn(&command, tty, stdin)
     }
 
     /// The container's name is what its shell runs.
     async fn attach(&self, session: Session) -> Result<Process, String> {
-        let Session::Attach { container, tty, stdin, .. } = session else { return Err("not an attach".into()) };
+        let Session::Attach {
+            container,
+            tty,
+            stdin,
+            ..
+        } = session
+        else {
+            return Err("not an attach".into());
+        };
         self.spawn(&["sh".into(), "-c".into(), container], tty, stdin)
     }
 
     async fn connect(&self, _sandbox: &str, port: u16) -> Result<std::net::TcpStream, String> {
         let socket = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
-        socket.and_then(tokio::net::TcpStream::into_std).map_err(|error| error.to_string())
+        socket
+            .and_then(tokio::net::TcpStream::into_std)
+            .map_err(|error| error.to_string())
     }
 }
 
 /// Short times, so that tests of them end.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: None,
@@ -141,7 +171,7 @@ pub fn options() -> Options {
     }
 }
 
-pub fn exec(command: &[&str], tty: bool, stdin: bool) -> Session {
+pub(crate) fn exec(command: &[&str], tty: bool, stdin: bool) -> Session {
     Session::Exec {
         container: "c".into(),
         command: command.iter().map(|word| (*word).to_owned()).collect(),
