@@ -20,6 +20,7 @@ pub(crate) mod forward;
 pub(crate) mod lease;
 pub(crate) mod plan;
 pub(crate) mod rules;
+mod ruleset;
 
 use lease::{Lease, Store};
 use plan::{Plan, Route};

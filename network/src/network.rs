@@ -1,18 +1,19 @@
 //! The host's network: which configuration is in force, and attaching, detaching and collecting by it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::config::{self, NetworkConfig};
-use crate::native::lease::Store;
 use crate::native::plan::Plan;
 use crate::native::rules::Rules;
 use crate::native::{self, Attached};
 use crate::record::{Record, Records};
 use crate::{Attachment, Error, Options, Pod, Result, chain, result};
+
+mod garbage;
 
 /// kubelet asks every five seconds, and a plugin's answer costs a process.
 const STATUS_LIFETIME: Duration = Duration::from_secs(5);
@@ -421,94 +422,5 @@ impl Inner {
         chain::delete(&self.options.bin_dirs, record, result.as_ref()).await?;
         let (inner, id) = (self.clone(), record.pod_id.clone());
         blocking(move || inner.records.remove(&id)).await
-    }
-
-    async fn collect(self: &Arc<Self>, live: HashSet<String>) -> Result<()> {
-        let mut problems = Vec::new();
-        let is_recent = |id: &str| {
-            locked(&self.recent)
-                .get(id)
-                .is_some_and(|at| at.elapsed() < COLLECT_GRACE)
-        };
-        for id in self.records.ids()? {
-            if !live.contains(&id)
-                && !is_recent(&id)
-                && let Err(error) = self.detach(&id).await
-            {
-                problems.push(error.0);
-            }
-        }
-        // Never waits for a slow plugin, and so keeps no pod waiting for itself: there is a next time.
-        let Ok(_alone) = self.working.try_write() else {
-            tracing::debug!("networks are at work, garbage is collected another time");
-            return all_well(problems);
-        };
-        let inner = self.clone();
-        let freed = blocking(move || inner.free_native(&live)).await;
-        problems.extend(freed.err().map(|error| error.0));
-        if let Ok((config, Err(_))) = self.current() {
-            let mut valid = Vec::new();
-            for id in self.records.ids()? {
-                let record = self.records.get(&id)?;
-                valid.extend(
-                    record
-                        .filter(|record| record.config.name == config.name)
-                        .map(|record| record.pod_id),
-                );
-            }
-            let collected = chain::collect(&self.options.bin_dirs, &config, &valid).await;
-            problems.extend(collected.err().map(|error| error.0));
-        }
-        all_well(problems)
-    }
-
-    /// Frees leases and packet rules that no record stands for.
-    fn free_native(&self, live: &HashSet<String>) -> Result<()> {
-        let mut networks = HashSet::new();
-        let mut recorded = HashSet::new();
-        if let Ok((config, Ok(plan))) = self.current() {
-            if plan.accept_forward {
-                self.rules.accept(&plan.bridge.name, true)?;
-            }
-            networks.insert((plan.data_dir, config.name));
-        }
-        for id in self.records.ids()? {
-            let native = self.records.get(&id)?.and_then(|record| record.native);
-            networks.extend(native.map(|attached| (attached.data_dir, attached.network)));
-            recorded.insert(id);
-        }
-        let mut addresses = HashSet::new();
-        for (data_dir, network) in networks {
-            let store = Store::new(&data_dir, &network);
-            for (address, owner, _) in store.all()? {
-                if recorded.contains(&owner) {
-                    addresses.insert(address);
-                } else if !live.contains(&owner) {
-                    tracing::info!(%address, owner, network, "a lease of a pod that is gone is freed");
-                    store.free(address)?;
-                }
-            }
-        }
-        self.rules.retain(&addresses)
-    }
-
-    fn wipe(&self) -> Result<()> {
-        let mut problems = Vec::new();
-        let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.0));
-        note(self.rules.wipe());
-        if let Some(builtin) = &self.options.builtin {
-            note(native::bridge::wipe(&builtin.bridge));
-            note(Store::new(&self.options.lease_dir, config::BUILTIN_NAME).wipe());
-        }
-        if problems.is_empty()
-            && let Err(error) = std::fs::remove_dir_all(&self.options.cache_dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error(format!(
-                "remove folder {}: {error}",
-                self.options.cache_dir.display()
-            )));
-        }
-        all_well(problems)
     }
 }

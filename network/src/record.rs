@@ -173,3 +173,42 @@ impl Records {
         Ok(ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let config = serde_json::json!({ "source": "", "name": "n", "version": "1.0.0", "plugins": [] });
+        let pod = Pod {
+            id: "one".into(),
+            ..Pod::default()
+        };
+        Record::new(&pod, serde_json::from_value(config).unwrap(), None).unwrap()
+    }
+
+    #[test]
+    fn a_record_that_was_not_finished_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.begin(&record()).unwrap();
+        records.begin(&record()).unwrap_err();
+        assert_eq!(records.get("one").unwrap().unwrap().pod_id, "one");
+        assert_eq!(records.ids().unwrap(), ["one"]);
+        let path = dir.path().join("one.attachment.json");
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 1]).unwrap();
+        assert!(records.get("one").unwrap().is_none());
+        assert!(records.ids().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_of_the_future_is_an_error_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        fs::write(dir.path().join("one.attachment.json"), "{\"format\":9}\n").unwrap();
+        assert!(records.get("one").is_err());
+        assert_eq!(records.ids().unwrap().len(), 1);
+        assert!(records.get("../one").unwrap().is_none());
+    }
+}

@@ -5,7 +5,7 @@
 //! made of what iptables can list. Where there is no such chain nothing is closed and nothing is done. The
 //! tables of iptables-legacy are out of reach.
 
-use super::rules::{AF_INET, AF_INET6};
+use super::ruleset::{AF_INET, AF_INET6};
 use crate::netlink::nftables::{Rule, Table, Verdict};
 use crate::netlink::{Refusal, Socket};
 

@@ -348,3 +348,101 @@ fn candidates(set: &[Range], last: Option<IpAddr>) -> impl Iterator<Item = (&Ran
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn range(subnet: &str, start: &str, end: &str) -> Range {
+        Range::new(subnet.parse().unwrap(), Some(ip(start)), Some(ip(end)), None).unwrap()
+    }
+
+    fn tried(set: &[Range], last: Option<&str>) -> Vec<String> {
+        candidates(set, last.map(ip))
+            .map(|(_, address)| address.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn addresses_go_round() {
+        let set = [
+            range("10.0.0.0/24", "10.0.0.1", "10.0.0.3"),
+            range("10.1.0.0/24", "10.1.0.2", "10.1.0.3"),
+        ];
+        assert_eq!(
+            tried(&set, None),
+            ["10.0.0.2", "10.0.0.3", "10.1.0.2", "10.1.0.3"],
+            "the gateway is left out"
+        );
+        assert_eq!(
+            tried(&set, Some("10.1.0.2")),
+            ["10.1.0.3", "10.0.0.2", "10.0.0.3", "10.1.0.2"]
+        );
+        assert_eq!(
+            tried(&set, Some("192.0.2.1")),
+            tried(&set, None),
+            "of another configuration"
+        );
+        assert!(
+            tried(&[range("10.0.0.0/24", "10.0.0.1", "10.0.0.1")], None).is_empty(),
+            "only the gateway"
+        );
+        assert_eq!(
+            tried(&[range("10.0.0.0/24", "10.0.0.9", "10.0.0.9")], Some("10.0.0.9")),
+            ["10.0.0.9"]
+        );
+    }
+
+    #[test]
+    fn defaults_are_the_plugins() {
+        let of = |subnet: &str| Range::new(subnet.parse().unwrap(), None, None, None);
+        let v4 = of("10.0.0.0/24").unwrap();
+        assert_eq!(
+            (v4.start, v4.end, v4.gateway),
+            (ip("10.0.0.1"), ip("10.0.0.254"), ip("10.0.0.1"))
+        );
+        let v6 = of("fd00::/64").unwrap();
+        assert_eq!(
+            (v6.start, v6.end),
+            (ip("fd00::1"), ip("fd00::ffff:ffff:ffff:ffff"))
+        );
+        for bad in ["10.0.0.0/31", "10.0.0.1/24", "fd00::/127"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        assert!(Range::new("10.0.0.0/24".parse().unwrap(), Some(ip("10.0.1.1")), None, None).is_err());
+        assert!(Range::new("10.0.0.0/24".parse().unwrap(), Some(ip("fd00::1")), None, None).is_err());
+    }
+
+    #[test]
+    fn one_set_that_is_full_gives_the_others_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "net");
+        let sets = [
+            vec![range("10.0.0.0/24", "10.0.0.5", "10.0.0.9")],
+            vec![range("10.1.0.0/24", "10.1.0.2", "10.1.0.2")],
+        ];
+        store.lease(&sets, "one", "eth0").unwrap();
+        assert_eq!(
+            std::fs::read(dir.path().join("net/10.0.0.5")).unwrap(),
+            b"one\r\neth0"
+        );
+        store.lease(&sets, "two", "eth0").unwrap_err();
+        assert!(store.of("two", "eth0").unwrap().is_empty());
+        store.release_known(&[ip("10.0.0.5")], "two", "eth0").unwrap();
+        assert_eq!(
+            store.of("one", "eth0").unwrap().len(),
+            2,
+            "another's lease is not freed"
+        );
+        std::fs::write(dir.path().join("net/10.0.0.7"), "old").unwrap();
+        assert_eq!(
+            store.of("old", "eth0").unwrap(),
+            [ip("10.0.0.7")],
+            "without an interface"
+        );
+    }
+}

@@ -298,3 +298,75 @@ fn ranges(ipam: &IpamOptions) -> Result<Vec<Vec<Range>>, String> {
     }
     Ok(sets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(bridge: &Value, rest: &[Value]) -> Result<Plan, String> {
+        let mut plugins = vec![json!({
+            "type": "bridge", "ipam": { "type": "host-local", "subnet": "10.0.0.0/24" },
+        })];
+        plugins[0]
+            .as_object_mut()
+            .unwrap()
+            .extend(bridge.as_object().unwrap().clone());
+        plugins.extend_from_slice(rest);
+        let config = json!({ "source": "", "name": "n", "version": "1.0.0", "plugins": plugins });
+        Plan::of(&serde_json::from_value(config).unwrap(), Path::new("/leases"))
+    }
+
+    #[test]
+    fn known_plugins_with_known_options_are_done_in_process() {
+        let rest = [
+            json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } }),
+            json!({ "type": "firewall", "ingressPolicy": "open", "backend": "iptables" }),
+            json!({ "type": "tuning" }),
+            json!({ "type": "loopback" }),
+        ];
+        let plan = plan(&json!({ "isDefaultGateway": true, "ipMasq": true }), &rest).unwrap();
+        assert!(plan.host_ports && plan.accept_forward && plan.bridge.gateway && plan.bridge.default_gateway);
+        assert_eq!(
+            (plan.bridge.name.as_str(), plan.data_dir.as_path()),
+            ("cni0", Path::new("/leases"))
+        );
+    }
+
+    #[test]
+    fn anything_else_is_for_the_binaries() {
+        for bridge in [
+            json!({ "vlan": 7 }),
+            json!({ "macspoofchk": true }),
+            json!({ "unheard": 1 }),
+            json!({ "bridge": "../x" }),
+            json!({ "bridge": "a-name-that-is-too-long" }),
+            json!({ "ipam": { "type": "dhcp" } }),
+            json!({ "ipam": { "type": "host-local" } }),
+            json!({ "ipam": { "type": "host-local", "subnet": "10.0.0.0/24", "unheard": 1 } }),
+            json!({ "ipam": { "type": "host-local", "subnet": "10.0.0.0/24", "routes": [{ "dst": "0.0.0.0/0", "mtu": 9 }] } }),
+            json!({ "ipam": { "type": "host-local", "ranges": [[]] } }),
+            json!({ "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] } }),
+        ] {
+            assert!(plan(&bridge, &[]).is_err(), "{bridge}");
+        }
+        for other in [
+            json!({ "type": "portmap", "snat": false }),
+            json!({ "type": "portmap", "conditionsV4": ["!"] }),
+            json!({ "type": "firewall", "ingressPolicy": "same-bridge" }),
+            json!({ "type": "tuning", "sysctl": {} }),
+            json!({ "type": "bandwidth" }),
+        ] {
+            assert!(plan(&json!({}), std::slice::from_ref(&other)).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_portmap_without_the_capability_maps_nothing() {
+        assert!(
+            !plan(&json!({}), &[json!({ "type": "portmap" })])
+                .unwrap()
+                .host_ports
+        );
+    }
+}
