@@ -10,6 +10,13 @@ pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
+/// What an administrator asks of the daemon beyond the CRI.
+#[cfg(feature = "cri")]
+#[allow(unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod admin {
+    tonic::include_proto!("criquet.admin.v1");
+}
+
 /// Daemon and shim. See `proto/shim/shim.proto`.
 #[allow(unreachable_pub)]
 pub mod shim {
