@@ -128,6 +128,7 @@ mod tests {
     use super::*;
 
     /// Runs a program as the kernel would.
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation)]
     fn run(program: &[Instruction], kind: i32, access: i32, major: u32, minor: u32) -> u64 {
         let context = [(access << 16 | kind) as u32, major, minor];
         let mut registers = [0u64; 6];

@@ -163,7 +163,7 @@ fn one_compilation_for_what_does_not_matter() {
         "no condition looks at it"
     );
     assert!(!Arc::ptr_eq(&first, &default(bit("SYS_ADMIN"))));
-    assert!(first.len() % 8 == 0 && first.len() / 8 < limits::SECCOMP_INSTRUCTIONS_MAX);
+    assert!(first.len().is_multiple_of(8) && first.len() / 8 < limits::SECCOMP_INSTRUCTIONS_MAX);
 }
 
 fn localhost_profile(json: &str) -> Result<Arc<[u8]>> {
