@@ -293,10 +293,12 @@ fn result(
             None => json!({ "dst": route.dst }),
         })
         .collect();
-    json!({
-        "cniVersion": request.version, "interfaces": interfaces, "ips": ips, "routes": routes,
-        "dns": request.plan.dns.clone().unwrap_or_else(|| json!({})),
-    })
+    let mut result =
+        json!({ "cniVersion": request.version, "interfaces": interfaces, "ips": ips, "routes": routes });
+    if let Some(dns) = &request.plan.dns {
+        result["dns"] = dns.clone();
+    }
+    result
 }
 
 /// Gives back what an attachment took, but for the link, which goes with its namespace.

@@ -305,6 +305,11 @@ fn same_result(host: &Host) {
             }
         }
         result["ips"][0]["address"] = "x".into();
+        // Older plugins print it empty.
+        result
+            .as_object_mut()
+            .unwrap()
+            .retain(|key, value| key != "dns" || *value != json!({}));
         result
     });
     let [theirs, ours] = &mut results;

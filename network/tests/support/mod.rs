@@ -65,7 +65,13 @@ impl Host {
     pub fn options(&self) -> Options {
         Options {
             conf_dir: self.path("net.d"),
-            bin_dirs: vec![self.path("bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            bin_dirs: std::iter::once(self.path("bin"))
+                .chain(std::env::split_paths(
+                    &std::env::var_os("CNI_PATH").unwrap_or_default(),
+                ))
+                .chain(["/opt/cni/bin".into(), "/usr/lib/cni".into()])
+                .filter(|dir| !dir.as_os_str().is_empty())
+                .collect(),
             cache_dir: self.path("cache"),
             lease_dir: self.path("leases"),
             builtin: Some(Builtin {
