@@ -41,6 +41,8 @@ impl From<criquet_sys::Error> for Failure {
             Some(errno::EACCES | errno::EPERM) => Kind::Permission,
             // What openat2 says about a path that leads out of its root.
             Some(errno::ELOOP | errno::EXDEV) => Kind::SafetyViolation,
+            // The process whose namespaces were to be joined has ended.
+            Some(errno::ESRCH) => Kind::State,
             _ => Kind::Internal,
         };
         Self {
@@ -238,11 +240,18 @@ pub(crate) struct Place {
 
 impl Place {
     fn of(cgroup: Option<&Cgroup>) -> Result<Self, Failure> {
-        let mut place = Self { v2: None, v1: Vec::new() };
+        let mut place = Self {
+            v2: None,
+            v1: Vec::new(),
+        };
         let Some(cgroup) = cgroup else { return Ok(place) };
         for dir in &cgroup.dirs {
             let fd = cgroup::open(Path::new(&dir.path)).about(|| "cgroup".into())?;
-            if cgroup.v2 || dir.controllers == UNIFIED { place.v2 = Some(fd) } else { place.v1.push(fd) }
+            if cgroup.v2 || dir.controllers == UNIFIED {
+                place.v2 = Some(fd)
+            } else {
+                place.v1.push(fd)
+            }
         }
         Ok(place)
     }

@@ -1,5 +1,6 @@
 //! One more process in a container that runs: exec.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -27,7 +28,8 @@ pub(crate) struct Guest<'a> {
 /// In the child, which is in the container's pid namespace already: goes into the others, and executes the program.
 pub(crate) fn run(guest: Guest<'_>) -> ! {
     init::conclude(guest.control, || {
-        let mut candidate = Candidate::new(guest.program, guest.stdio, guest.control);
+        // Its descriptors are closed by number.
+        let mut candidate = ManuallyDrop::new(Candidate::new(guest.program, guest.stdio, guest.control));
         let mut kept = vec![guest.control.as_fd(), guest.init];
         kept.extend(guest.stdio.fds());
         kept.extend(guest.place.fds());
@@ -37,10 +39,19 @@ pub(crate) fn run(guest: Guest<'_>) -> ! {
         process::setsid()?;
         process::join_session_keyring(&init::keyring(&guest.plan.container_id))?;
         candidate.label = Label::open(guest.program).about(|| "label".into())?;
+        let_go_of_the_host(&guest, &candidate)?;
         enter(&guest).about(|| "namespaces".into())?;
         init::announce(&mut candidate, &Root::open(Path::new("/"))?).about(|| "terminal".into())?;
         candidate.become_program()
     })
+}
+
+/// No folder of the host is open while processes of the container may look.
+fn let_go_of_the_host(guest: &Guest<'_>, candidate: &Candidate<'_>) -> Result<(), Failure> {
+    let mut kept = vec![guest.control.as_fd(), guest.init];
+    kept.extend(guest.stdio.fds());
+    kept.extend(candidate.label.iter().map(|label| label.file.as_fd()));
+    Ok(process::close_all_but(&kept)?)
 }
 
 fn enter(guest: &Guest<'_>) -> Result<(), Failure> {

@@ -10,7 +10,9 @@
 mod error;
 /// Error numbers for [`Error::is`], as errno(3) names them.
 pub mod errno {
-    pub use libc::{EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOSYS, ENOTDIR, EPERM, EXDEV};
+    pub use libc::{
+        EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOSYS, ENOTDIR, EPERM, ESRCH, EXDEV,
+    };
 }
 pub use error::{Error, Result};
 pub mod beneath;

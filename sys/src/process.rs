@@ -276,21 +276,6 @@ pub fn set_stdio(streams: [BorrowedFd<'_>; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Marks every descriptor from `first` on as closed by execve (close_range(2), Linux 5.11).
-///
-/// # Errors
-/// The kernel's.
-pub fn close_on_exec_from(first: u32) -> Result<()> {
-    const CLOEXEC: libc::c_uint = 4;
-    // SAFETY: no memory is involved; descriptors stay open until execve.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOEXEC) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(Error::last("close_range", format!("from {first}")))
-    }
-}
-
 /// Closes every descriptor above 2 but those in `kept`. For a fresh child that lets go of what it inherited;
 /// every owner of a closed descriptor must be forgotten, not dropped (the child ends by execve or [`exit`]).
 ///

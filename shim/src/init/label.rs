@@ -15,7 +15,7 @@ const SHARED: &str = "thread-self/attr/exec";
 /// An open attribute of this process, and what will be written. It is opened while /proc is the host's, for
 /// whatever a container has there could be something else (CVE-2019-16884).
 pub(crate) struct Label {
-    file: OwnedFd,
+    pub(crate) file: OwnedFd,
     path: &'static str,
     value: String,
 }

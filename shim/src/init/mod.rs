@@ -17,6 +17,7 @@ mod rootfs;
 mod seccomp;
 mod terminal;
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -146,13 +147,14 @@ pub(crate) fn run(birth: Birth<'_>) -> ! {
             .try_clone()
             .map_err(|e| internal(format!("root: {e}")))?;
         let candidate = Candidate::new(birth.program, birth.stdio, control);
-        let mut init = Init {
+        // Its descriptors are closed by number.
+        let mut init = ManuallyDrop::new(Init {
             birth,
             root: root.into(),
             devpts: None,
             candidate,
-        };
-        walk(BIRTH, &mut init)?;
+        });
+        walk(BIRTH, &mut *init)?;
         init.candidate.become_program()
     })
 }

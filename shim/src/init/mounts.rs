@@ -54,10 +54,14 @@ fn one(root: &Root, mount: &Mount, source: &Source, writable_sys: bool) -> Resul
     match (mount.kind(), source) {
         (Kind::Proc, _) => exactly(root, target, mount::new("proc", &options(mount), system)?),
         (Kind::Sysfs, Source::Tree(tree)) => exactly(root, target, tree),
-        (Kind::Sysfs, _) => exactly(root, target, mount::new("sysfs", &[], sysfs)?),
+        (Kind::Sysfs, _) => exactly(root, target, mount::new("sysfs", &options(mount), sysfs)?),
         (Kind::Cgroup, Source::Cgroups(list)) => cgroups(root, target, list, sysfs),
-        (Kind::Cgroup, _) => exactly(root, target, mount::new("cgroup2", &[], sysfs)?),
-        (Kind::Mqueue, _) => place(root, &mount.target, mount::new("mqueue", &[], attributes(mount))?),
+        (Kind::Cgroup, _) => exactly(root, target, mount::new("cgroup2", &options(mount), sysfs)?),
+        (Kind::Mqueue, _) => place(
+            root,
+            &mount.target,
+            mount::new("mqueue", &options(mount), attributes(mount))?,
+        ),
         (Kind::Tmpfs, _) => place(
             root,
             &mount.target,

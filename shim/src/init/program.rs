@@ -1,6 +1,7 @@
 //! The user's program: found, and executed.
 
 use std::ffi::CString;
+use std::os::fd::AsFd as _;
 
 use criquet_proto::shim::failed::Kind;
 use criquet_sys::process::{self, Strings};
@@ -12,9 +13,9 @@ use crate::child::Failure;
 /// Where programs are looked for without a PATH in the environment (exec(3)).
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Nothing but the three streams reaches the program.
-pub(super) fn descriptors(_: &mut Candidate<'_>) -> Result<(), Failure> {
-    Ok(process::close_on_exec_from(3)?)
+/// Nothing but the three streams reaches the program, and nothing but the control socket waits for the start.
+pub(super) fn descriptors(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
+    Ok(process::close_all_but(&[candidate.control.as_fd()])?)
 }
 
 /// Everything is done that can be done before the start.

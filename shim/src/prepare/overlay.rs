@@ -15,6 +15,12 @@ use crate::child::Failure;
 /// mount(2) takes one page of options.
 const OPTIONS_BYTES_MAX: usize = 4095;
 
+/// Nothing of the upper folder has to reach the disk: a container does not outlive a crash of its host. Without this
+/// every container's end writes out the whole file system that the folder is on, its neighbours' data too.
+const VOLATILE: &str = "volatile";
+/// overlayfs leaves this in the work folder, and refuses it the next time.
+const VOLATILE_MARK: &str = "work/incompat/volatile";
+
 /// What goes above the layers.
 struct Upper<'a> {
     upper: &'a str,
@@ -41,6 +47,13 @@ pub(crate) fn rootfs(rootfs: &Rootfs, spaces: &Spaces<'_>, scratch: &Path) -> Re
             mode: image.mode,
         },
     )?;
+    // A create that failed later on may be tried again.
+    match std::fs::remove_dir_all(Path::new(&rootfs.work).join(VOLATILE_MARK)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(criquet_sys::Error::new("rmdir", &rootfs.work, e).into());
+        }
+        _ => {}
+    }
     let upper = Upper {
         upper: &rootfs.upper,
         work: &rootfs.work,
@@ -109,7 +122,11 @@ fn by_parameters(lower: &[String], upper: Option<&Upper<'_>>) -> criquet_sys::Re
         .map(|layer| ("lowerdir+", Some(layer.as_str())))
         .collect();
     if let Some(Upper { upper, work }) = upper {
-        options.extend([("upperdir", Some(*upper)), ("workdir", Some(*work))]);
+        options.extend([
+            ("upperdir", Some(*upper)),
+            ("workdir", Some(*work)),
+            (VOLATILE, None),
+        ]);
     }
     mount::new("overlay", &options, Attributes::default())
 }
@@ -124,7 +141,11 @@ fn by_string(lower: &[String], upper: Option<&Upper<'_>>, scratch: &Path) -> Res
         options.push_str(&escape(&relative.to_string_lossy()));
     }
     if let Some(Upper { upper, work }) = upper {
-        options.push_str(&format!(",upperdir={},workdir={}", escape(upper), escape(work)));
+        options.push_str(&format!(
+            ",upperdir={},workdir={},{VOLATILE}",
+            escape(upper),
+            escape(work)
+        ));
     }
     if options.len() > OPTIONS_BYTES_MAX {
         return Err(Failure::invalid(format!(

@@ -9,14 +9,15 @@ use criquet_sys::path::Root;
 
 use super::overlay;
 use super::spaces::Spaces;
-use crate::child::Failure;
+use crate::child::{About as _, Failure};
 
 /// A bind mount with all that is mounted below its source.
 pub(crate) fn bind(mount: &Mount, spaces: &Spaces<'_>) -> Result<OwnedFd, Failure> {
     let tree = mount::clone_path(Path::new(&mount.source), true)?;
     if maps_ids(mount) {
         let mapping = spaces.mapping(&mount.uid_maps, &mount.gid_maps)?;
-        mount::map_ids(&tree, mapping, false)?;
+        mount::map_ids(&tree, mapping, false)
+            .about(|| format!("show {} with mapped owners", mount.source))?;
     }
     finish(tree, mount)
 }

@@ -248,7 +248,10 @@ impl Container {
         );
         let v2 = found.mode == host::CgroupMode::V2;
         let mut hierarchies = found.v1;
-        hierarchies.extend(found.v2.map(|h| host::Hierarchy { controllers: if v2 { String::new() } else { "unified".into() }, ..h }));
+        hierarchies.extend(found.v2.map(|h| host::Hierarchy {
+            controllers: if v2 { String::new() } else { "unified".into() },
+            ..h
+        }));
         let mut dirs = Vec::new();
         for hierarchy in hierarchies
             .iter()
@@ -274,6 +277,16 @@ impl Container {
             ..Default::default()
         });
         self.cgroups.clone()
+    }
+
+    /// As on a v2 host: the machine's cgroup2 mount, which hybrid hosts have too.
+    pub(crate) fn unified_cgroup(&mut self) {
+        self.cgroups();
+        let cgroup = self.plan.cgroup.as_mut().unwrap();
+        cgroup
+            .dirs
+            .retain(|dir| cgroup.v2 || dir.controllers == "unified");
+        cgroup.v2 = true;
     }
 
     pub(crate) fn create(&self) -> Result<Made, Failure> {

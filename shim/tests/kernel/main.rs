@@ -31,12 +31,15 @@ const TESTS: &[(&str, fn())] = &[
     ("many_layers", many_layers),
     ("read_only", read_only),
     ("cgroup", cgroup),
+    ("unified_cgroup", unified_cgroup),
+    ("host_namespaces", host_namespaces),
+    ("foreign_dev", foreign_dev),
+    ("tried_again", tried_again),
     ("programs_that_cannot_run", programs_that_cannot_run),
     ("hostile_images", hostile_images),
     ("given_up", given_up),
     ("nothing_is_left", nothing_is_left),
 ];
-
 fn main() {
     let wanted = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     let mut failed = 0;
@@ -461,6 +464,63 @@ fn cgroup() {
         assert!(running.exec(&["cat", "/proc/self/cgroup"]).contains(":/\n"));
         running.kill();
     }
+}
+
+fn unified_cgroup() {
+    for user in [false, true] {
+        let mut container = Container::new();
+        if user {
+            container.user_namespace();
+        }
+        container.unified_cgroup();
+        let mut running = container.start(
+            "cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x; echo end; sleep 100",
+        );
+        let text = running.until("end");
+        assert!(
+            text.contains("0::/\n") && text.contains("\n1\n") && text.contains("Read-only"),
+            "{text}"
+        );
+        assert!(running.exec(&["cat", "/proc/self/cgroup"]).contains("0::/\n"));
+        running.kill();
+    }
+}
+
+fn host_namespaces() {
+    let mut container = Container::new();
+    let namespaces = container.plan.namespaces.as_mut().unwrap();
+    (namespaces.pid, namespaces.network, namespaces.ipc) = (None, None, None);
+    (namespaces.uts, namespaces.cgroup) = (None, None);
+    container.plan.writable_sys = true;
+    let mut running = container.start("echo $$; grep ' /sys ' /proc/self/mountinfo; echo end; sleep 100");
+    let text = running.until("end");
+    assert!(!text.starts_with("1\n") && text.contains(" /sys rw,"), "{text}");
+    assert!(running.exec(&["ps"]).contains("kernel"));
+    running.kill();
+}
+
+fn foreign_dev() {
+    let mut container = Container::new();
+    container.plan.mounts.insert(
+        0,
+        Mount {
+            source: "/dev".into(),
+            target: "/dev".into(),
+            ..Default::default()
+        },
+    );
+    container.process().terminal = true;
+    let text = container.shell("tty; ls /dev/pts; echo x > /dev/shm/criquet-test && echo shm");
+    assert_eq!(text, "/dev/pts/0\r\n0     ptmx\r\nshm\r\n");
+    assert!(!std::path::Path::new("/dev/shm/criquet-test").exists());
+}
+
+fn tried_again() {
+    let mut container = Container::new();
+    container.process().cwd = "/proc/self/fd/1".into();
+    container.fails();
+    container.process().cwd = "/".into();
+    assert_eq!(container.shell("echo ran"), "ran\n");
 }
 
 fn programs_that_cannot_run() {
