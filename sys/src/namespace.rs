@@ -227,7 +227,7 @@ pub fn create(kinds: Kinds, user: Option<&Maps>) -> Result<Namespaces> {
         None if kinds == Kinds::default() => Ok(Namespaces::default()),
         None => on_fresh_thread(|| {
             unshare(&kinds.list())?;
-            gather(kinds, |kind| current(kind))
+            gather(kinds, current)
         })?,
         Some(maps) => create_owned(kinds, maps),
     }

@@ -95,10 +95,8 @@ pub fn fork(how: &Fork<'_>) -> Result<Forked> {
         Ok(0) => Ok(Forked::Child),
         Ok(pid) if pid > 0 => {
             // SAFETY: the kernel put a new descriptor there.
-            Ok(Forked::Parent {
-                pid,
-                pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            })
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Forked::Parent { pid, pidfd })
         }
         _ => Err(Error::last("clone3", format!("flags {:#x}", args.flags))),
     }

@@ -31,8 +31,13 @@ pub(crate) use enter::{guard, keyring, let_go};
 pub(crate) use label::Label;
 pub(crate) use terminal::announce;
 
+/// What errors call it, and what it does.
+type Step<T> = (&'static str, fn(&mut T) -> Result<(), Failure>);
+type BirthStep = (&'static str, fn(&mut Init<'_>) -> Result<(), Failure>);
+type BecomeStep = (&'static str, fn(&mut Candidate<'_>) -> Result<(), Failure>);
+
 /// The container is made around its first process.
-const BIRTH: &[(&str, fn(&mut Init<'_>) -> Result<(), Failure>)] = &[
+const BIRTH: &[BirthStep] = &[
     // As the host's root.
     ("inherited descriptors", enter::descriptors),
     ("cgroup", enter::cgroup),
@@ -56,7 +61,7 @@ const BIRTH: &[(&str, fn(&mut Init<'_>) -> Result<(), Failure>)] = &[
 ];
 
 /// The process becomes the user's program.
-const BECOME: &[(&str, fn(&mut Candidate<'_>) -> Result<(), Failure>)] = &[
+const BECOME: &[BecomeStep] = &[
     ("stdio", terminal::streams),
     ("working directory", directory::enter),
     // Written before no_new_privs, which would forbid some transitions.
@@ -131,7 +136,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-fn walk<T>(steps: &[(&str, fn(&mut T) -> Result<(), Failure>)], state: &mut T) -> Result<(), Failure> {
+fn walk<T>(steps: &[Step<T>], state: &mut T) -> Result<(), Failure> {
     steps
         .iter()
         .try_for_each(|(name, step)| step(state).about(|| (*name).into()))

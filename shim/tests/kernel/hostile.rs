@@ -1,0 +1,89 @@
+//! Images that want out, and what is left behind.
+
+use std::os::fd::AsFd as _;
+
+use crate::container::Container;
+use criquet_proto::shim::{Mount, failed::Kind};
+
+pub(crate) fn hostile_images() {
+    let link = |name: &str, to: &str| {
+        let container = Container::new();
+        let path = container.lower().join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+        std::os::unix::fs::symlink(to, path).unwrap();
+        container
+    };
+    for name in ["proc", "sys", "dev"] {
+        for to in ["/tmp", "../../../..", "elsewhere"] {
+            let failure = link(name, to).fails();
+            assert_eq!(failure.kind, Kind::SafetyViolation, "{failure:?}");
+        }
+        let mut container = Container::new();
+        std::fs::remove_dir_all(container.lower().join(name)).unwrap();
+        container.file(name, "", 0o644);
+        assert!(matches!(
+            container.fails().kind,
+            Kind::SafetyViolation | Kind::Internal
+        ));
+    }
+    // A volume through a link stays inside.
+    let mut container = link("out", "../../../../../../tmp");
+    let volume = container.folder("volume");
+    container.mount(Mount {
+        source: volume.display().to_string(),
+        target: "/out/criquet-inside".into(),
+        ..Default::default()
+    });
+    container.shell("true");
+    assert!(!std::path::Path::new("/tmp/criquet-inside").exists());
+    assert!(container.upper().join("tmp/criquet-inside").exists());
+    // Not onto procfs, also not by a link.
+    for target in ["/proc/sys", "/alias/self/attr"] {
+        let mut container = link("alias", "/proc");
+        let volume = container.folder("volume");
+        container.mount(Mount {
+            source: volume.display().to_string(),
+            target: target.into(),
+            ..Default::default()
+        });
+        assert_eq!(container.fails().kind, Kind::SafetyViolation);
+    }
+    // CVE-2024-21626
+    for cwd in ["/proc/self/fd/3", "/proc/self/cwd/x"] {
+        let mut container = Container::new();
+        container.process().cwd = cwd.into();
+        assert!(matches!(
+            container.fails().kind,
+            Kind::SafetyViolation | Kind::NotFound
+        ));
+    }
+}
+
+pub(crate) fn nothing_is_left() {
+    let count = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .count();
+        (fds, mounts)
+    };
+    let before = count();
+    for user in [false, true] {
+        let mut container = Container::new();
+        if user {
+            container.user_namespace();
+        }
+        let mut running = container.start("sleep 100");
+        running.exec(&["true"]);
+        running.kill();
+        container.process().cwd = "/proc/self/fd/1".into();
+        container.fails();
+        let _ = criquet_sys::namespace::current(criquet_sys::namespace::Kind::Mount)
+            .unwrap()
+            .as_fd();
+    }
+    assert_eq!(count(), before);
+}
