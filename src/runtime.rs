@@ -155,6 +155,7 @@ impl Runtime {
             _lock: lock,
             config,
         });
+        crate::plan::seccomp::warm_up(&runtime.host)?;
         runtime.recover(&records).await?;
         Ok(runtime)
     }

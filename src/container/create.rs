@@ -27,7 +27,6 @@ pub const PLAN_NAME: &str = "plan";
 struct Images {
     root: Arc<Image>,
     volumes: Vec<(String, Arc<Image>)>,
-    leases: Vec<Lease>,
 }
 
 impl Runtime {
@@ -70,7 +69,8 @@ impl Runtime {
         if sandbox.phase() != SandboxPhase::Ready {
             return Err(Fault::failed_precondition(format!("pod sandbox {:?} is not ready", id::short(&sandbox.id))));
         }
-        let images = self.images_of(&config)?;
+        let (images, leases) = self.images_of(&config)?;
+        let images = Arc::new(images);
         let id = self.mint()?;
         let name = config.name.clone();
         let record = Record {
@@ -100,7 +100,7 @@ impl Runtime {
             }
             return Err(fault.while_doing(format!("making container {name:?}")));
         }
-        *container.leases.lock().unwrap_or_else(PoisonError::into_inner) = images.leases;
+        *container.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
         self.containers.insert(&id, Arc::clone(&container));
         // A pod that was stopped meanwhile did not see this container.
         if sandbox.phase() != SandboxPhase::Ready {
@@ -111,7 +111,7 @@ impl Runtime {
         Ok(id)
     }
 
-    fn images_of(&self, config: &ContainerConfig) -> Result<Images> {
+    fn images_of(&self, config: &ContainerConfig) -> Result<(Images, Vec<Lease>)> {
         let find = |name: &str| {
             self.images
                 .find(name)
@@ -127,7 +127,7 @@ impl Runtime {
                 volumes.push((volume.image.clone(), image));
             }
         }
-        Ok(Images { root, volumes, leases })
+        Ok((Images { root, volumes }, leases))
     }
 
     /// Keeps an image's layers on disk.
@@ -138,13 +138,20 @@ impl Runtime {
         self.images.lease(image).map_err(|error| Fault::not_found(error.to_string()))
     }
 
-    async fn set_up_container(&self, container: &Arc<Container>, images: &Images) -> Result<()> {
+    async fn set_up_container(self: &Arc<Self>, container: &Arc<Container>, images: &Arc<Images>) -> Result<()> {
         private_dir(&container.dir)?;
         private_dir(&container.root)?;
         let mut fds = Vec::new();
         let joined = self.joined_namespaces(container, &mut fds)?;
-        let plan = self.plan(container, images, joined)?;
-        std::fs::write(container.dir.join(PLAN_NAME), plan.encode_to_vec()).or_internal(|| "writing the plan".into())?;
+        let (runtime, own, layers) = (Arc::clone(self), Arc::clone(container), Arc::clone(images));
+        // Reads the image's files, looks at devices, and compiles a profile that is new.
+        let plan = tokio::task::spawn_blocking(move || {
+            let plan = runtime.plan(&own, &layers, joined)?;
+            std::fs::write(own.dir.join(PLAN_NAME), plan.encode_to_vec()).or_internal(|| "writing the plan".into())?;
+            Ok::<_, Fault>(plan)
+        })
+        .await
+        .or_internal(|| "making a plan".into())??;
         let (link, _pid) = self.launcher.create(&plan, fds).await?;
         let process = plan.process.unwrap_or_default();
         let record = container.change(|record| {

@@ -87,7 +87,8 @@ impl Runtime {
         if let Err(fault) = supervise::tell(&container.dir, request).await
             && !matches!(container.state(), State::Exited(_))
         {
-            tracing::warn!(container = %container.id, %fault, signal, "a shim did not take a signal");
+            // Mostly a container that ends by itself just now; its end is waited for in any case.
+            tracing::debug!(container = %container.id, %fault, signal, "a shim did not take a signal");
             if signal == SIGKILL {
                 self.kill_cgroup(container).await;
             }

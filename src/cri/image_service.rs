@@ -11,6 +11,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::fault::{Fault, Kind};
+use crate::plan::identity::{Account, image_user};
 use crate::runtime::Runtime;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -142,20 +143,20 @@ pub fn fault(error: criquet_image::Error) -> Fault {
 }
 
 fn answer(image: &Image) -> cri::Image {
-    // Only the user part; a number is a uid, anything else a name.
-    let user = image.config.user.split(':').next().unwrap_or_default();
-    let uid = user.parse::<u32>().ok().map(i64::from);
+    // What is no valid user is told as a name, so that a pod which must not run as root is refused, not let in.
+    let (uid, username) = match image_user(&image.config.user) {
+        Ok((None, _)) => (Some(0), String::new()),
+        Ok((Some(Account::Id(uid)), _)) => (Some(i64::from(uid)), String::new()),
+        Ok((Some(Account::Name(name)), _)) => (None, name),
+        Err(_) => (None, image.config.user.clone()),
+    };
     cri::Image {
         id: image.id.clone(),
         repo_tags: image.repo_tags.clone(),
         repo_digests: image.repo_digests.clone(),
         size: image.size,
-        uid: match (uid, user) {
-            (Some(value), _) => Some(Int64Value { value }),
-            (None, "") => Some(Int64Value { value: 0 }),
-            (None, _) => None,
-        },
-        username: if uid.is_none() { user.to_owned() } else { String::new() },
+        uid: uid.map(|value| Int64Value { value }),
+        username,
         spec: Some(ImageSpec { image: image.id.clone(), ..ImageSpec::default() }),
         pinned: image.pinned,
     }

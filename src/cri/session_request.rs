@@ -53,18 +53,29 @@ pub fn attach(runtime: &Runtime, request: cri::AttachRequest) -> Result<Session>
 pub fn port_forward(runtime: &Runtime, request: &cri::PortForwardRequest) -> Result<Session> {
     let sandbox = runtime.sandboxes.get(&request.pod_sandbox_id)?;
     if sandbox.phase() != crate::sandbox::record::Phase::Ready {
-        return Err(Fault::failed_precondition(format!("pod sandbox {:?} is not ready", sandbox.id)));
+        return Err(Fault::failed_precondition(format!(
+            "pod sandbox {:?} is not ready",
+            sandbox.id
+        )));
     }
     let port = |port: &i32| {
-        u16::try_from(*port).ok().filter(|port| *port > 0).ok_or_else(|| Fault::invalid(format!("port {port} is none")))
+        u16::try_from(*port)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Fault::invalid(format!("port {port} is none")))
     };
     let ports = request.port.iter().map(port).collect::<Result<Vec<u16>>>()?;
-    Ok(Session::PortForward { sandbox: sandbox.id.clone(), ports })
+    Ok(Session::PortForward {
+        sandbox: sandbox.id.clone(),
+        ports,
+    })
 }
 
 fn streams(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<()> {
     if tty && stderr {
-        return Err(Fault::invalid("tty and stderr together: a terminal has one output"));
+        return Err(Fault::invalid(
+            "tty and stderr together: a terminal has one output",
+        ));
     }
     if !(stdin || stdout || stderr) {
         return Err(Fault::invalid("one of stdin, stdout and stderr must be set"));
