@@ -114,8 +114,8 @@ impl Failure {
 fn jitter() -> Duration {
     let mut byte = [0];
     // Without entropy there is no jitter, which harms nobody.
-    let _ = getrandom::fill(&mut byte);
-    BACKOFF * u32::from(byte[0]) / 255
+    let random = getrandom::fill(&mut byte).map_or(0, |()| byte[0]);
+    BACKOFF * u32::from(random) / 255
 }
 
 /// Sends a request and waits for the headers of the answer.

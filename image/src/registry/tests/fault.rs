@@ -6,6 +6,8 @@ use std::time::Instant;
 use super::stub::Stub;
 use super::*;
 
+type Lie = Box<dyn Fn() -> Reply + Send + Sync>;
+
 /// A stub that answers the layer's requests by `reply`, which gets their number, and others honestly.
 async fn layer_stub(reply: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> (Stub, Remote) {
     let (sample, count) = (Sample::new(), AtomicUsize::new(0));
@@ -92,7 +94,6 @@ async fn resolves_through_an_index() {
 async fn lies_about_manifests() {
     let sample = Sample::new();
     let (manifest, digest) = (sample.manifest.clone(), sample.digest());
-    type Lie = Box<dyn Fn() -> Reply + Send + Sync>;
     let honest = manifest.clone();
     let lies: Vec<(&str, ErrorKind, &str, Lie)> = vec![
         (
@@ -268,7 +269,7 @@ async fn a_drip_feed_ends() {
 #[tokio::test]
 async fn lies_about_blobs() {
     let long = [LAYER, b"more"].concat();
-    let lies: Vec<(&str, ErrorKind, u64, Box<dyn Fn() -> Reply + Send + Sync>)> = vec![
+    let lies: Vec<(&str, ErrorKind, u64, Lie)> = vec![
         (
             "longer",
             ErrorKind::Corrupt,
