@@ -168,3 +168,26 @@ fn zstd_error(error: io::Error) -> io::Error {
     }
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of 40 KiB that is more than a gigabyte of zeros: each block of 4 bytes stands for 128 KiB.
+    #[test]
+    fn bomb() {
+        const BLOCK: u32 = 128 * 1024;
+        let mut frame = b"\x28\xb5\x2f\xfd\x00\x58".to_vec();
+        for _ in 0..10_000 {
+            frame.extend_from_slice(&(BLOCK << 3 | 1 << 1).to_le_bytes()[..3]);
+            frame.push(0);
+        }
+        let size = frame.len() as u64;
+        let mut frame = Some(Bytes::from(frame));
+        let packed = Packed::new(|| Ok(frame.take()), Algorithm::Sha256, size);
+        let decoder = Decoder::new(packed, &Digest::of(b"")).unwrap();
+        let error = decoder.finish().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("times its size"), "{error}");
+    }
+}

@@ -59,10 +59,7 @@ fn is_opaque(path: &Path) -> bool {
 /// A capability set as the kernel takes it: version 2, effective, CAP_NET_RAW.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-#[test]
-fn every_kind_with_its_metadata() {
-    let root = tempfile::tempdir().unwrap();
-    let at = |name: &str| root.path().join(name);
+fn every_kind() -> Vec<Item> {
     let owned = |kind, name: &str| Entry {
         mode: 0o6754,
         uid: 11,
@@ -82,50 +79,53 @@ fn every_kind_with_its_metadata() {
         xattrs: xattrs.clone(),
         ..owned(Kind::File, "dir/file")
     };
-    let unpacked = apply(
-        root.path(),
-        &[
-            (
-                Entry {
-                    mode: 0o555,
-                    ..entry(Kind::Directory, "./")
-                },
-                vec![],
-            ),
-            (
-                Entry {
-                    xattrs,
-                    ..owned(Kind::Directory, "dir")
-                },
-                vec![],
-            ),
-            (file_entry, b"abc".to_vec()),
-            (
-                Entry {
-                    link: b"/nowhere".to_vec(),
-                    ..owned(Kind::Symlink, "dir/link")
-                },
-                vec![],
-            ),
-            link(Kind::HardLink, "other/hard", "./dir/file"),
-            (owned(Kind::Fifo, "dir/fifo"), vec![]),
-            (
-                Entry {
-                    device: (1, 3),
-                    ..owned(Kind::CharDevice, "dir/null")
-                },
-                vec![],
-            ),
-            (
-                Entry {
-                    device: (7, 260),
-                    ..owned(Kind::BlockDevice, "dir/loop")
-                },
-                vec![],
-            ),
-        ],
-    )
-    .unwrap();
+    vec![
+        (
+            Entry {
+                mode: 0o555,
+                ..entry(Kind::Directory, "./")
+            },
+            vec![],
+        ),
+        (
+            Entry {
+                xattrs,
+                ..owned(Kind::Directory, "dir")
+            },
+            vec![],
+        ),
+        (file_entry, b"abc".to_vec()),
+        (
+            Entry {
+                link: b"/nowhere".to_vec(),
+                ..owned(Kind::Symlink, "dir/link")
+            },
+            vec![],
+        ),
+        link(Kind::HardLink, "other/hard", "./dir/file"),
+        (owned(Kind::Fifo, "dir/fifo"), vec![]),
+        (
+            Entry {
+                device: (1, 3),
+                ..owned(Kind::CharDevice, "dir/null")
+            },
+            vec![],
+        ),
+        (
+            Entry {
+                device: (7, 260),
+                ..owned(Kind::BlockDevice, "dir/loop")
+            },
+            vec![],
+        ),
+    ]
+}
+
+#[test]
+fn every_kind_with_its_metadata() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let unpacked = apply(root.path(), &every_kind()).unwrap();
     for name in ["dir", "dir/file", "dir/fifo", "dir/null", "dir/loop"] {
         let stat = stat(at(name));
         assert_eq!(
@@ -220,23 +220,37 @@ fn whiteouts_and_replacements() {
     assert_eq!(stat(at("twice")).mode() & 0o7777, 0o700);
 }
 
-#[test]
-fn nothing_leads_out() {
-    let outside = tempfile::tempdir().unwrap();
-    let canary = outside.path().join("canary");
-    std::fs::write(&canary, b"alive").unwrap();
-    std::fs::create_dir(outside.path().join("dir")).unwrap();
-    let before = stat(outside.path().join("dir")).mode();
-    let out = outside.path().to_str().unwrap();
-    let outward = |name: &str| format!("{out}/{name}");
-    let sym = |name: &str, target: &str| link(Kind::Symlink, name, target);
-    let hard = |name: &str, target: &str| link(Kind::HardLink, name, target);
+type Case = (&'static str, Vec<Item>);
+
+fn sym(name: &str, target: &str) -> Item {
+    link(Kind::Symlink, name, target)
+}
+
+fn hard(name: &str, target: &str) -> Item {
+    link(Kind::HardLink, name, target)
+}
+
+fn by_names() -> Vec<Case> {
     let deep = "d/".repeat(LAYER_DEPTH_MAX + 2);
     let long = "n".repeat(300);
-    let cases: Vec<(&str, Vec<Item>)> = vec![
+    vec![
         ("parent", vec![file("../x", b"x")]),
         ("parent within", vec![file("a/../../x", b"x")]),
         ("parent at the end", vec![directory("a/..")]),
+        ("link as the root", vec![sym(".", "/")]),
+        ("file as the root by dots", vec![file(".", b"x")]),
+        ("whiteout of nothing", vec![file(".wh.", b"")]),
+        ("whiteout of the directory", vec![file("a/.wh..", b"")]),
+        ("whiteout of the parent", vec![file("a/.wh...", b"")]),
+        ("below a whiteout", vec![file(".wh.a/b", b"")]),
+        ("link to nowhere", vec![sym("l", "")]),
+        ("deep", vec![directory(&deep)]),
+        ("long component", vec![file(&long, b"")]),
+    ]
+}
+
+fn by_symbolic_links(out: &str) -> Vec<Case> {
+    vec![
         ("through a link", vec![sym("l", out), file("l/x", b"x")]),
         (
             "through a relative link",
@@ -265,7 +279,13 @@ fn nothing_leads_out() {
             vec![sym("l", out), (entry(Kind::CharDevice, "l/x"), vec![])],
         ),
         ("below a file", vec![file("f", b""), file("f/x", b"x")]),
-        ("hard link out", vec![hard("h", &outward("canary"))]),
+    ]
+}
+
+fn by_hard_links(out: &str) -> Vec<Case> {
+    let canary = format!("{out}/canary");
+    vec![
+        ("hard link out", vec![hard("h", &canary)]),
         ("hard link to a parent", vec![hard("h", "../canary")]),
         (
             "hard link through a link",
@@ -273,7 +293,7 @@ fn nothing_leads_out() {
         ),
         (
             "hard link to a link",
-            vec![sym("l", &outward("canary")), hard("h", "l"), file("h", b"x")],
+            vec![sym("l", &canary), hard("h", "l"), file("h", b"x")],
         ),
         ("hard link to a directory", vec![directory("d"), hard("h", "d")]),
         ("hard link to itself", vec![file("h", b"x"), hard("h", "./h")]),
@@ -284,16 +304,18 @@ fn nothing_leads_out() {
             vec![file("d/x", b"x"), hard("d", "d/x")],
         ),
         ("hard link to a whiteout's name", vec![hard("h", ".wh.x")]),
-        ("link as the root", vec![sym(".", out)]),
-        ("file as the root by dots", vec![file(".", b"x")]),
-        ("whiteout of nothing", vec![file(".wh.", b"")]),
-        ("whiteout of the directory", vec![file("a/.wh..", b"")]),
-        ("whiteout of the parent", vec![file("a/.wh...", b"")]),
-        ("below a whiteout", vec![file(".wh.a/b", b"")]),
-        ("link to nowhere", vec![sym("l", "")]),
-        ("deep", vec![directory(&deep)]),
-        ("long component", vec![file(&long, b"")]),
-    ];
+    ]
+}
+
+#[test]
+fn nothing_leads_out() {
+    let outside = tempfile::tempdir().unwrap();
+    let canary = outside.path().join("canary");
+    std::fs::write(&canary, b"alive").unwrap();
+    std::fs::create_dir(outside.path().join("dir")).unwrap();
+    let before = stat(outside.path().join("dir")).mode();
+    let out = outside.path().to_str().unwrap();
+    let cases = [by_names(), by_symbolic_links(out), by_hard_links(out)].concat();
     for (what, items) in cases {
         let root = tempfile::tempdir().unwrap();
         let error = apply(root.path(), &items).unwrap_err();
@@ -315,10 +337,10 @@ fn nothing_leads_out() {
     apply(
         root.path(),
         &[
-            file(&outward("canary"), b"x"),
-            sym("d", &outward("dir")),
+            file(&format!("{out}/canary"), b"x"),
+            sym("d", &format!("{out}/dir")),
             dir,
-            hard("h", &outward("canary")),
+            hard("h", &format!("{out}/canary")),
         ],
     )
     .unwrap();
