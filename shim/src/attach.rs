@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::stdio::sink::{Gone, Sink};
 use crate::stdio::Stream;
+use crate::stdio::sink::{Gone, Sink};
 
 /// What the client gave: the read end of its input, the write ends for output. It joins at the current point:
 /// nothing is replayed.

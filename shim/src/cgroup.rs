@@ -36,7 +36,10 @@ impl Cgroup {
     /// # Errors
     /// When a folder cannot be made or a setting that is not optional is refused.
     pub fn make(plan: &shim::Cgroup) -> Result<Self, Failure> {
-        let mut made = Self { v2: plan.v2, dirs: Vec::new() };
+        let mut made = Self {
+            v2: plan.v2,
+            dirs: Vec::new(),
+        };
         match made.fill(plan) {
             Ok(()) => Ok(made),
             Err(failure) => {
@@ -51,7 +54,10 @@ impl Cgroup {
             let path = PathBuf::from(&dir.path);
             let failed = |e| failure("make", &path, &e);
             fs::create_dir_all(&path).map_err(failed)?;
-            self.dirs.push(Dir { path: path.clone(), controllers: dir.controllers.clone() });
+            self.dirs.push(Dir {
+                path: path.clone(),
+                controllers: dir.controllers.clone(),
+            });
             if self.v2 || dir.controllers == "unified" {
                 enable_controllers(&path);
             } else if dir.controllers.split(',').any(|name| name == "cpuset") {
@@ -65,7 +71,11 @@ impl Cgroup {
                 }
             }
         }
-        if let Some(dir) = self.dirs.first().filter(|_| self.v2 && !plan.device_program.is_empty()) {
+        if let Some(dir) = self
+            .dirs
+            .first()
+            .filter(|_| self.v2 && !plan.device_program.is_empty())
+        {
             let folder = criquet_sys::cgroup::open(&dir.path)?;
             criquet_sys::cgroup::attach_device_program(folder, &plan.device_program)?;
         }
@@ -88,7 +98,10 @@ impl Cgroup {
     #[must_use]
     pub fn memory(&self) -> Option<(&Path, bool)> {
         let wanted = |dir: &&Dir| self.v2 || dir.controllers.split(',').any(|name| name == "memory");
-        self.dirs.iter().find(wanted).map(|dir| (dir.path.as_path(), self.v2))
+        self.dirs
+            .iter()
+            .find(wanted)
+            .map(|dir| (dir.path.as_path(), self.v2))
     }
 
     /// The processes in it and in its child cgroups, as the host sees them.
@@ -98,7 +111,11 @@ impl Cgroup {
         for dir in &self.dirs {
             walk(&dir.path, 0, &mut |path| {
                 let text = read(&path.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1));
+                pids.extend(
+                    text.lines()
+                        .filter_map(|line| line.parse::<i32>().ok())
+                        .filter(|pid| *pid > 1),
+                );
             });
         }
         pids
@@ -123,16 +140,16 @@ impl Cgroup {
     /// Removes the folders, children first; gives whether all are gone.
     pub fn remove(&mut self) -> bool {
         self.dirs.retain(|dir| {
-            walk(&dir.path, 0, &mut |path| {
-                fs::remove_dir(path).ok();
-            });
-            dir.path.exists()
+            if remove_dir(&dir.path) {
+                return false;
+            }
+            let mut gone = false;
+            walk(&dir.path, 0, &mut |path| gone = remove_dir(path));
+            !gone
         });
         self.dirs.is_empty()
     }
-}
 
-impl Cgroup {
     /// Kills and removes, and waits for it: for the undoing of what never ran.
     pub fn remove_patiently(&mut self) {
         let until = Instant::now() + CGROUP_REMOVE_WAIT;
@@ -142,12 +159,21 @@ impl Cgroup {
                 return;
             }
             if Instant::now() >= until {
-                let left: Vec<_> = self.dirs.iter().map(|dir| dir.path.display().to_string()).collect();
+                let left: Vec<_> = self
+                    .dirs
+                    .iter()
+                    .map(|dir| dir.path.display().to_string())
+                    .collect();
                 return complain(&format!("remove cgroup {}: still in use", left.join(", ")));
             }
             std::thread::sleep(CGROUP_REMOVE_POLL);
         }
     }
+}
+
+/// Whether it is gone now.
+fn remove_dir(path: &Path) -> bool {
+    fs::remove_dir(path).map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true)
 }
 
 /// Visits `path` and all folders below, children first.
@@ -166,8 +192,11 @@ fn walk(path: &Path, depth: u32, visit: &mut dyn FnMut(&Path)) {
 
 /// v2: lets the parents hand their controllers down, as far as the host goes along.
 fn enable_controllers(path: &Path) {
-    let mut parents: Vec<_> =
-        path.ancestors().skip(1).take_while(|p| p.join("cgroup.subtree_control").exists()).collect();
+    let mut parents: Vec<_> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|p| p.join("cgroup.subtree_control").exists())
+        .collect();
     parents.reverse();
     for parent in parents {
         let available = read(&parent.join("cgroup.controllers")).unwrap_or_default();
@@ -185,7 +214,10 @@ fn enable_controllers(path: &Path) {
 
 /// v1: a new cpuset cgroup is empty and takes no process; it gets what its parent has.
 fn inherit_cpuset(path: &Path) -> io::Result<()> {
-    let mut chain: Vec<_> = path.ancestors().take_while(|p| p.join("cpuset.cpus").exists()).collect();
+    let mut chain: Vec<_> = path
+        .ancestors()
+        .take_while(|p| p.join("cpuset.cpus").exists())
+        .collect();
     chain.reverse();
     for pair in chain.windows(2) {
         for name in ["cpuset.cpus", "cpuset.mems"] {
@@ -204,12 +236,17 @@ fn inherit_cpuset(path: &Path) -> io::Result<()> {
 /// As open(2) and read(2).
 pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(CGROUP_FILE_BYTES).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(CGROUP_FILE_BYTES)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
-    File::options().write(true).open(path)?.write_all(value.as_bytes())
+    File::options()
+        .write(true)
+        .open(path)?
+        .write_all(value.as_bytes())
 }
 
 fn failure(what: &str, path: &Path, error: &io::Error) -> Failure {
@@ -219,7 +256,10 @@ fn failure(what: &str, path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::InvalidInput => Kind::Invalid,
         _ => Kind::Internal,
     };
-    Failure { kind, message: format!("{what} cgroup {}: {error}", path.display()) }
+    Failure {
+        kind,
+        message: format!("{what} cgroup {}: {error}", path.display()),
+    }
 }
 
 #[cfg(test)]
@@ -227,15 +267,26 @@ mod tests {
     use super::*;
 
     fn plan(path: &Path, files: Vec<shim::cgroup::File>) -> shim::Cgroup {
-        let dir = shim::cgroup::Dir { path: path.display().to_string(), files, controllers: "memory".into() };
-        shim::Cgroup { dirs: vec![dir], ..Default::default() }
+        let dir = shim::cgroup::Dir {
+            path: path.display().to_string(),
+            files,
+            controllers: "memory".into(),
+        };
+        shim::Cgroup {
+            dirs: vec![dir],
+            ..Default::default()
+        }
     }
 
     #[test]
     fn an_optional_file_may_be_missing_and_another_may_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let file = |optional| shim::cgroup::File { name: "none".into(), value: "1".into(), optional };
+        let file = |optional| shim::cgroup::File {
+            name: "none".into(),
+            value: "1".into(),
+            optional,
+        };
         let mut made = Cgroup::make(&plan(&path, vec![file(true)])).unwrap();
         assert!(path.exists());
         fs::create_dir_all(path.join("c/d")).unwrap();
@@ -251,7 +302,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let leaf = dir.path().join("a/b");
         fs::create_dir_all(&leaf).unwrap();
-        for (path, value) in [(dir.path(), "0-3\n"), (&dir.path().join("a"), "\n"), (&leaf, "\n")] {
+        for (path, value) in [
+            (dir.path(), "0-3\n"),
+            (&dir.path().join("a"), "\n"),
+            (&leaf, "\n"),
+        ] {
             fs::write(path.join("cpuset.cpus"), value).unwrap();
             fs::write(path.join("cpuset.mems"), value).unwrap();
         }

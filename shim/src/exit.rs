@@ -20,7 +20,12 @@ const SIGNAL_BASE: i32 = 128;
 /// A full or broken disk.
 pub fn record(state_dir: &Path, exit: &Exit) -> io::Result<()> {
     let temporary = state_dir.join(".exit.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(&exit.encode_to_vec())?;
     file.sync_all()?;
     std::fs::rename(&temporary, state_dir.join(EXIT_NAME))?;
@@ -34,7 +39,13 @@ pub fn of(ended: Ended, started_at_ns: i64, finished_at_ns: i64) -> Exit {
         Ended::Exited(code) => (code, 0),
         Ended::Killed(signal) => (SIGNAL_BASE + signal, signal),
     };
-    Exit { code, signal, started_at_ns, finished_at_ns, ..Exit::default() }
+    Exit {
+        code,
+        signal,
+        started_at_ns,
+        finished_at_ns,
+        ..Exit::default()
+    }
 }
 
 /// The exit code of a container whose program could not be started, as shells give it.
@@ -57,7 +68,10 @@ mod tests {
         let exit = of(Ended::Killed(9), 1, 2);
         record(dir.path(), &of(Ended::Exited(3), 1, 2)).unwrap();
         record(dir.path(), &exit).unwrap();
-        assert_eq!(Exit::decode(&*std::fs::read(dir.path().join(EXIT_NAME)).unwrap()).unwrap(), exit);
+        assert_eq!(
+            Exit::decode(&*std::fs::read(dir.path().join(EXIT_NAME)).unwrap()).unwrap(),
+            exit
+        );
         assert_eq!((exit.code, exit.signal), (137, 9));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

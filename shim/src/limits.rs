@@ -29,6 +29,9 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 64;
 
+/// Without descriptors for another connection, the next try comes after so long.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Replies that wait for a peer that does not read. A peer that is so far behind is cut off.
 pub const REPLIES_QUEUED_MAX: usize = 32;
 

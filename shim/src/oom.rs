@@ -18,7 +18,9 @@ impl Counter {
     /// Starts counting. Without a memory controller the counter stays at nothing.
     #[must_use]
     pub fn new(cgroup: &Cgroup) -> Self {
-        let file = cgroup.memory().map(|(dir, v2)| dir.join(if v2 { "memory.events" } else { "memory.oom_control" }));
+        let file = cgroup
+            .memory()
+            .map(|(dir, v2)| dir.join(if v2 { "memory.events" } else { "memory.oom_control" }));
         let before = file.as_deref().map_or(0, kills);
         Self { file, before }
     }
@@ -34,7 +36,9 @@ impl Counter {
 
 fn kills(file: &Path) -> u64 {
     let Ok(text) = read(file) else { return 0 };
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -46,11 +50,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("memory.events");
         std::fs::write(&file, "low 0\noom 7\noom_kill 2\noom_group_kill 9\n").unwrap();
-        let counter = Counter { before: kills(&file), file: Some(file.clone()) };
-        let killed = Exit { code: 137, signal: 9, ..Exit::default() };
+        let counter = Counter {
+            before: kills(&file),
+            file: Some(file.clone()),
+        };
+        let killed = Exit {
+            code: 137,
+            signal: 9,
+            ..Exit::default()
+        };
         assert!(!counter.explains(&killed));
         std::fs::write(&file, "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
         assert!(counter.explains(&killed));
-        assert!(!counter.explains(&Exit { code: 1, ..Exit::default() }));
+        assert!(!counter.explains(&Exit {
+            code: 1,
+            ..Exit::default()
+        }));
     }
 }

@@ -53,7 +53,8 @@ fn make(socket: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
         // A message in which nothing is asked for has no bytes. Whether the peer is really gone, the answer shows.
         Packet::Closed | Packet::Blocked => (0, Vec::new()),
     };
-    let wanted = PodInit::decode(&buffer[..size]).map_err(|e| invalid(format!("decode the pod's init: {e}")))?;
+    let wanted =
+        PodInit::decode(&buffer[..size]).map_err(|e| invalid(format!("decode the pod's init: {e}")))?;
     if let Some(plan) = &wanted.cgroup {
         // Its child is born where it is itself; it leaves the cgroup by ending.
         Cgroup::make(plan)?.adopt(std::process::id().cast_signed())?;
@@ -61,11 +62,16 @@ fn make(socket: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
     process::set_oom_score(std::process::id().cast_signed(), OOM_SCORE)?;
     signal::block_all()?;
     if wanted.user {
-        let user = fds.first().ok_or_else(|| invalid("the user namespace's descriptor is missing"))?;
+        let user = fds
+            .first()
+            .ok_or_else(|| invalid("the user namespace's descriptor is missing"))?;
         namespace::join(user, Kind::User)?;
     }
     let ready = pipe::pipe()?;
-    match process::fork(&Fork { namespaces: &[Kind::Pid, Kind::Mount], ..Fork::default() })? {
+    match process::fork(&Fork {
+        namespaces: &[Kind::Pid, Kind::Mount],
+        ..Fork::default()
+    })? {
         Forked::Child => {
             let code = match live(ready.write.as_fd()) {
                 Ok(()) => 0,
@@ -81,8 +87,12 @@ fn make(socket: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
             match pipe::read(&ready.read, &mut [0])? {
                 Progress::Bytes(_) => Ok((pid, pidfd)),
                 _ => {
-                    let message = "the pod's init ended before it was ready; its words are in the journal".into();
-                    Err(Failure { kind: failed::Kind::Internal, message })
+                    let message =
+                        "the pod's init ended before it was ready; its words are in the journal".into();
+                    Err(Failure {
+                        kind: failed::Kind::Internal,
+                        message,
+                    })
                 }
             }
         }
@@ -110,8 +120,19 @@ fn live(ready: BorrowedFd<'_>) -> Result<(), Failure> {
 /// A container with the right to trace could reach through process 1 what process 1 has: so it has nothing.
 fn leave_the_host() -> Result<(), Failure> {
     mount::set_namespace_propagation(Propagation::Private)?;
-    let options = [("size", Some("4k")), ("nr_inodes", Some("1")), ("mode", Some("0555"))];
-    let root = mount::new("tmpfs", &options, Attributes { readonly: true, ..Attributes::DATA })?;
+    let options = [
+        ("size", Some("4k")),
+        ("nr_inodes", Some("1")),
+        ("mode", Some("0555")),
+    ];
+    let root = mount::new(
+        "tmpfs",
+        &options,
+        Attributes {
+            readonly: true,
+            ..Attributes::DATA
+        },
+    )?;
     // Any place that every host has.
     mount::attach_path(&root, Path::new("/proc"))?;
     mount::pivot(&root)?;

@@ -130,18 +130,29 @@ impl Container {
             (Phase::Created, None) => state::Phase::Created,
             _ => state::Phase::Running,
         };
-        shim::State { phase: phase.into(), pid: self.init.pid, started_at_ns: self.started_at_ns, exit }
+        shim::State {
+            phase: phase.into(),
+            pid: self.init.pid,
+            started_at_ns: self.started_at_ns,
+            exit,
+        }
     }
 }
 
 /// A request that contradicts the state.
 #[must_use]
 pub fn out_of_state(message: &str) -> Failure {
-    Failure { kind: Kind::State, message: message.into() }
+    Failure {
+        kind: Kind::State,
+        message: message.into(),
+    }
 }
 
 /// A request that makes no sense.
 #[must_use]
 pub fn invalid(message: impl Into<String>) -> Failure {
-    Failure { kind: Kind::Invalid, message: message.into() }
+    Failure {
+        kind: Kind::Invalid,
+        message: message.into(),
+    }
 }

@@ -71,9 +71,21 @@ pub fn block(signals: &[i32]) -> Result<()> {
 /// Gives every signal its default action again: an ignored one stays ignored over execve(2), and Rust's
 /// runtime ignores SIGPIPE.
 pub fn reset_all() {
+    // The kernel's own structure, all zero: SIG_DFL, no flags, an empty mask. The C library's call refuses the two
+    // signals that it keeps for itself, although they may have been inherited as ignored.
+    let default = [0_u64; 4];
     for signal in 1..=MAX {
-        // SAFETY: SIG_DFL runs no code of ours; numbers that the C library keeps are refused with EINVAL.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is not larger than that on any platform; no code of ours is installed. SIGKILL and
+        // SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                8,
+            )
+        };
     }
 }
 

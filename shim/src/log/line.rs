@@ -17,7 +17,10 @@ impl Lines {
     /// For the stream `name`, "stdout" or "stderr".
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, tail: Vec::new() }
+        Self {
+            name,
+            tail: Vec::new(),
+        }
     }
 
     /// Whether the start of a line waits for its end.
@@ -91,7 +94,9 @@ mod tests {
         assert!(out.is_empty() || out.ends_with(b"\n"));
         let mut parsed = Vec::new();
         for line in out.split_inclusive(|b| *b == b'\n') {
-            let body = line.strip_prefix(b"1970-01-01T00:00:00.000000000Z stdout ").unwrap();
+            let body = line
+                .strip_prefix(b"1970-01-01T00:00:00.000000000Z stdout ")
+                .unwrap();
             assert_eq!(body[1], b' ');
             parsed.push((body[0], body[2..body.len() - 1].to_vec()));
         }
@@ -102,7 +107,12 @@ mod tests {
     fn whole_lines_and_a_rest() {
         assert_eq!(
             log(&[b"one\n\ntw", b"o\nthree"]),
-            [(b'F', b"one".to_vec()), (b'F', vec![]), (b'F', b"two".to_vec()), (b'P', b"three".to_vec())]
+            [
+                (b'F', b"one".to_vec()),
+                (b'F', vec![]),
+                (b'F', b"two".to_vec()),
+                (b'P', b"three".to_vec())
+            ]
         );
         assert!(log(&[b""]).is_empty());
     }
@@ -114,7 +124,11 @@ mod tests {
         assert_eq!(log(&[&exact]), [(b'F', long.clone())]);
         assert_eq!(log(&[&long, b"\n"]), [(b'F', long.clone())]);
         let more = [&long[..], b"yz\nnext\n"].concat();
-        let split = [(b'P', long.clone()), (b'F', b"yz".to_vec()), (b'F', b"next".to_vec())];
+        let split = [
+            (b'P', long.clone()),
+            (b'F', b"yz".to_vec()),
+            (b'F', b"next".to_vec()),
+        ];
         assert_eq!(log(&[&more]), split);
         assert_eq!(log(&[&long, b"y", b"z\nnext\n"]), split);
         assert_eq!(log(&[&long[1..], b"xyz\nnext\n"]), split);
@@ -122,7 +136,15 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_whatever_the_pieces() {
-        let data: Vec<u8> = (0..100_000u32).map(|i| if i % 997 == 0 || i % 40_000 < 3 { b'\n' } else { b'a' }).collect();
+        let data: Vec<u8> = (0..100_000u32)
+            .map(|i| {
+                if i % 997 == 0 || i % 40_000 < 3 {
+                    b'\n'
+                } else {
+                    b'a'
+                }
+            })
+            .collect();
         for size in [1, 2, 7, 4096, 16_383, 16_384, 16_385, 65_536] {
             let mut back = Vec::new();
             for (tag, body) in log(&data.chunks(size).collect::<Vec<_>>()) {

@@ -33,7 +33,11 @@ impl Log {
     /// # Errors
     /// When it cannot be made, is no regular file, or lies behind a link.
     pub fn open(plan: &shim::Log) -> Result<Self, Failure> {
-        let mut log = Self { dir: (&plan.dir).into(), path: (&plan.path).into(), ..Self::default() };
+        let mut log = Self {
+            dir: (&plan.dir).into(),
+            path: (&plan.path).into(),
+            ..Self::default()
+        };
         if !plan.dir.is_empty() {
             log.reopen()?;
         }
@@ -80,7 +84,10 @@ impl Log {
         }
         if self.lost > 0 {
             note.extend_from_slice(&stamp(now_ns()));
-            let text = format!(" stderr F criquet: {} bytes of log could not be written and are lost\n", self.lost);
+            let text = format!(
+                " stderr F criquet: {} bytes of log could not be written and are lost\n",
+                self.lost
+            );
             note.extend_from_slice(text.as_bytes());
         }
         let batch = std::mem::take(&mut self.batch);
@@ -96,7 +103,9 @@ impl Log {
 
     /// Writes until the kernel refuses; gives the number of bytes that are left.
     fn write(&mut self, bytes: &[u8]) -> usize {
-        let Some(file) = &mut self.file else { return bytes.len() };
+        let Some(file) = &mut self.file else {
+            return bytes.len();
+        };
         let mut written = 0;
         while written < bytes.len() {
             match file.write(&bytes[written..]) {
@@ -122,7 +131,10 @@ mod tests {
     use super::*;
 
     fn plan(dir: &std::path::Path, path: &str) -> shim::Log {
-        shim::Log { dir: dir.display().to_string(), path: path.into() }
+        shim::Log {
+            dir: dir.display().to_string(),
+            path: path.into(),
+        }
     }
 
     fn put(log: &mut Log, line: &str) {
@@ -139,8 +151,14 @@ mod tests {
         put(&mut log, "two\n");
         log.reopen().unwrap();
         put(&mut log, "three\n");
-        assert_eq!(std::fs::read_to_string(dir.path().join("c/0.log.1")).unwrap(), "one\ntwo\n");
-        assert_eq!(std::fs::read_to_string(dir.path().join("c/0.log")).unwrap(), "three\n");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("c/0.log.1")).unwrap(),
+            "one\ntwo\n"
+        );
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("c/0.log")).unwrap(),
+            "three\n"
+        );
     }
 
     #[test]

@@ -46,7 +46,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -58,7 +62,13 @@ mod tests {
     fn stamps_are_rfc3339() {
         assert_eq!(&stamp(0), b"1970-01-01T00:00:00.000000000Z");
         assert_eq!(&stamp(951_782_400_000_000_001), b"2000-02-29T00:00:00.000000001Z");
-        assert_eq!(&stamp(1_767_225_599_999_999_999), b"2025-12-31T23:59:59.999999999Z");
-        assert_eq!(&stamp(4_107_542_400_000_000_000), b"2100-03-01T00:00:00.000000000Z");
+        assert_eq!(
+            &stamp(1_767_225_599_999_999_999),
+            b"2025-12-31T23:59:59.999999999Z"
+        );
+        assert_eq!(
+            &stamp(4_107_542_400_000_000_000),
+            b"2100-03-01T00:00:00.000000000Z"
+        );
     }
 }

@@ -45,7 +45,13 @@ impl Connection {
     #[must_use]
     pub(super) fn new(fd: OwnedFd) -> Self {
         let queue = VecDeque::new();
-        Self { fd, greeted: false, pending: Pending::Nothing, watched_for_write: false, queue }
+        Self {
+            fd,
+            greeted: false,
+            pending: Pending::Nothing,
+            watched_for_write: false,
+            queue,
+        }
     }
 
     /// Whether replies wait.
@@ -62,7 +68,8 @@ impl Connection {
         if self.queue.len() >= REPLIES_QUEUED_MAX {
             return Err(Lost);
         }
-        self.queue.push_back((Reply { kind: Some(kind) }.encode_to_vec(), fd));
+        self.queue
+            .push_back((Reply { kind: Some(kind) }.encode_to_vec(), fd));
         self.advance()
     }
 
@@ -99,5 +106,8 @@ pub(crate) fn failed(failure: &Failure) -> reply::Kind {
     while !failure.message.is_char_boundary(end) {
         end -= 1;
     }
-    reply::Kind::Failed(Failed { kind: failure.kind.into(), message: failure.message[..end].to_owned() })
+    reply::Kind::Failed(Failed {
+        kind: failure.kind.into(),
+        message: failure.message[..end].to_owned(),
+    })
 }

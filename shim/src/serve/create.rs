@@ -47,7 +47,8 @@ impl Server {
         let path = state_dir.join(SOCKET_NAME);
         let listener = socket::listen(&path, LISTEN_BACKLOG).map_err(Failure::from);
         let made = listener.and_then(|listener| {
-            self.epoll.add(&listener, Token::Listener.encode(), Interest::Read)?;
+            self.epoll
+                .add(&listener, Token::Listener.encode(), Interest::Read)?;
             self.listener = Some(listener);
             init(&plan, fds)
         });
@@ -61,7 +62,10 @@ impl Server {
         Ok(Container {
             oom: Counter::new(&cgroup),
             input: Input::new(ends.stdin, terminal),
-            outputs: [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)],
+            outputs: [
+                Output::new(Stream::Stdout, stdout),
+                Output::new(Stream::Stderr, stderr),
+            ],
             attachers: Default::default(),
             execs: Default::default(),
             phase: Phase::Created,
@@ -83,7 +87,9 @@ fn init(plan: &Plan, fds: &[OwnedFd]) -> Result<(child::Child, Ends), Failure> {
     // The container keeps the master too: closing it would hang the terminal up.
     match &init.terminal {
         Some(master) => {
-            let copy = master.try_clone().map_err(|e| criquet_sys::Error::new("dup", "terminal", e))?;
+            let copy = master
+                .try_clone()
+                .map_err(|e| criquet_sys::Error::new("dup", "terminal", e))?;
             let ends = Ends::of_terminal(copy, plan.stdin)?;
             Ok((init, ends))
         }
@@ -92,14 +98,22 @@ fn init(plan: &Plan, fds: &[OwnedFd]) -> Result<(child::Child, Ends), Failure> {
 }
 
 fn read_plan(fds: &[OwnedFd]) -> Result<Plan, Failure> {
-    let memfd = fds.first().ok_or_else(|| invalid("create: the plan's descriptor is missing"))?;
+    let memfd = fds
+        .first()
+        .ok_or_else(|| invalid("create: the plan's descriptor is missing"))?;
     let bytes = memfd::read_all(memfd, PLAN_BYTES_MAX)?;
     let plan = Plan::decode(&*bytes).map_err(|e| invalid(format!("decode the plan: {e}")))?;
     if plan.version != VERSION {
-        return Err(invalid(format!("the plan has version {}, this shim speaks {VERSION}", plan.version)));
+        return Err(invalid(format!(
+            "the plan has version {}, this shim speaks {VERSION}",
+            plan.version
+        )));
     }
     if !plan.state_dir.starts_with('/') {
-        return Err(invalid(format!("the state directory {:?} is not absolute", plan.state_dir)));
+        return Err(invalid(format!(
+            "the state directory {:?} is not absolute",
+            plan.state_dir
+        )));
     }
     if plan.process.is_none() {
         return Err(invalid("the plan has no process"));

@@ -29,17 +29,26 @@ impl Server {
     /// Goes on with the end of the container as far as that is possible now.
     pub(super) fn advance_ending(&mut self) {
         loop {
-            let Some(container) = &mut self.container else { return };
-            let Phase::Ending(ending) = &container.phase else { return };
+            let Some(container) = &mut self.container else {
+                return;
+            };
+            let Phase::Ending(ending) = &container.phase else {
+                return;
+            };
             let (step, late) = (ending.step, Instant::now() >= ending.until);
             let (done, poll) = match step {
-                Step::Kill => (!container.cgroup.kill() && container.execs.is_empty(), Some(KILL_POLL)),
+                Step::Kill => (
+                    !container.cgroup.kill() && container.execs.is_empty(),
+                    Some(KILL_POLL),
+                ),
                 Step::Drain => (container.outputs.iter().all(|output| output.fd().is_none()), None),
                 Step::Remove => (container.cgroup.remove(), Some(CGROUP_REMOVE_POLL)),
                 Step::Farewell => (self.say_farewell(late), None),
                 Step::Done => return,
             };
-            let Some(container) = &mut self.container else { return };
+            let Some(container) = &mut self.container else {
+                return;
+            };
             if !done && !late {
                 if let Phase::Ending(ending) = &mut container.phase {
                     ending.again = poll.map(|poll| Instant::now() + poll);
@@ -47,7 +56,10 @@ impl Server {
                 return;
             }
             if !done {
-                complain(&format!("container {}: gave up at step {step:?} of its end", container.plan.container_id));
+                complain(&format!(
+                    "container {}: gave up at step {step:?} of its end",
+                    container.plan.container_id
+                ));
             }
             self.leave(step);
         }
@@ -74,7 +86,11 @@ impl Server {
     }
 
     fn enter(&mut self, step: Step, limit: Duration) {
-        if let Some(Container { phase: Phase::Ending(ending), .. }) = &mut self.container {
+        if let Some(Container {
+            phase: Phase::Ending(ending),
+            ..
+        }) = &mut self.container
+        {
             ending.step = step;
             ending.until = Instant::now() + limit;
             ending.again = None;
@@ -83,11 +99,19 @@ impl Server {
 
     /// Tells those who wait for nothing else than the exit, and those whose exec could not be reaped.
     fn tell(&mut self) {
-        let Some(container) = &mut self.container else { return };
+        let Some(container) = &mut self.container else {
+            return;
+        };
         let stuck = std::mem::take(&mut container.execs);
-        let Some(exit) = container.recorded_exit().cloned() else { return };
-        let waiting: Vec<u32> =
-            self.connections.iter().filter(|(_, c)| c.pending == Pending::Wait).map(|(id, _)| *id).collect();
+        let Some(exit) = container.recorded_exit().cloned() else {
+            return;
+        };
+        let waiting: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.pending == Pending::Wait)
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
             self.set_pending(id, Pending::Nothing);
             self.reply(id, reply::Kind::Exit(exit.clone()), None);
@@ -102,8 +126,12 @@ impl Server {
 
     /// Tells attachers, once they have all output; gives whether nobody is left to be told.
     fn say_farewell(&mut self, late: bool) -> bool {
-        let Some(container) = &self.container else { return true };
-        let Some(exit) = container.recorded_exit().cloned() else { return true };
+        let Some(container) = &self.container else {
+            return true;
+        };
+        let Some(exit) = container.recorded_exit().cloned() else {
+            return true;
+        };
         let ready: Vec<u32> = container
             .attachers
             .iter()
@@ -121,7 +149,9 @@ impl Server {
 
     /// Closes what an attacher gave.
     pub(super) fn detach(&mut self, id: u32) {
-        let Some(attacher) = self.container.as_mut().and_then(|c| c.attachers.remove(&id)) else { return };
+        let Some(attacher) = self.container.as_mut().and_then(|c| c.attachers.remove(&id)) else {
+            return;
+        };
         if let Some(stdin) = attacher.stdin.filter(|_| attacher.stdin_watched) {
             unwatch(&self.epoll, stdin);
         }
@@ -146,7 +176,12 @@ impl Container {
             exit.oom_killed = self.oom.explains(&exit);
         }
         let until = Instant::now() + KILL_WAIT;
-        self.phase = Phase::Ending(Ending { exit, step: Step::Kill, until, again: None });
+        self.phase = Phase::Ending(Ending {
+            exit,
+            step: Step::Kill,
+            until,
+            again: None,
+        });
     }
 
     /// Takes the container away before it was started.
@@ -158,12 +193,17 @@ impl Container {
     }
 
     fn record(&mut self) {
-        let Phase::Ending(ending) = &self.phase else { return };
+        let Phase::Ending(ending) = &self.phase else {
+            return;
+        };
         if self.abandoned {
             return;
         }
         if let Err(error) = exit::record(&self.state_dir, &ending.exit) {
-            complain(&format!("write the exit record of container {}: {error}", self.plan.container_id));
+            complain(&format!(
+                "write the exit record of container {}: {error}",
+                self.plan.container_id
+            ));
         }
     }
 }

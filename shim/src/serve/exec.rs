@@ -36,18 +36,36 @@ impl Server {
         let terminal = copy.map_err(|e| criquet_sys::Error::new("dup", "terminal", e))?;
         child.release()?;
         let (pid, started_at_ns) = (child.pid, now_ns());
-        container.execs.insert(pid, Exec { child, terminal, connection: Some(id), started_at_ns });
+        container.execs.insert(
+            pid,
+            Exec {
+                child,
+                terminal,
+                connection: Some(id),
+                started_at_ns,
+            },
+        );
         self.set_pending(id, Pending::Exec(pid));
-        let started = Started { pid, started_at_ns, terminal: master.is_some() };
+        let started = Started {
+            pid,
+            started_at_ns,
+            terminal: master.is_some(),
+        };
         Ok(Some((reply::Kind::Started(started), master)))
     }
 
     /// An exec's process is gone.
     pub(super) fn end_exec(&mut self, pid: i32, ended: Ended) {
-        let Some(exec) = self.container.as_mut().and_then(|c| c.execs.remove(&pid)) else { return };
+        let Some(exec) = self.container.as_mut().and_then(|c| c.execs.remove(&pid)) else {
+            return;
+        };
         if let Some(id) = exec.connection {
             self.set_pending(id, Pending::Nothing);
-            self.reply(id, reply::Kind::Exit(exit::of(ended, exec.started_at_ns, now_ns())), None);
+            self.reply(
+                id,
+                reply::Kind::Exit(exit::of(ended, exec.started_at_ns, now_ns())),
+                None,
+            );
         }
     }
 }
@@ -62,7 +80,11 @@ fn streams(process: &Process, request: &shim::Exec, fds: Vec<OwnedFd>) -> Result
     }
     let [stdin, stdout, stderr] = given;
     let or_null = |fd: Option<OwnedFd>| fd.map_or_else(pipe::null, Ok);
-    Ok(Stdio { stdin: or_null(stdin)?, stdout: or_null(stdout)?, stderr: or_null(stderr)? })
+    Ok(Stdio {
+        stdin: or_null(stdin)?,
+        stdout: or_null(stdout)?,
+        stderr: or_null(stderr)?,
+    })
 }
 
 impl Container {
@@ -84,7 +106,10 @@ impl Container {
 
     /// To an exec's process, or to all that it started: its process group and its session.
     pub(super) fn signal_exec(&mut self, pid: i32, number: i32, all: bool) -> Result<(), Failure> {
-        let exec = self.execs.get(&pid).ok_or_else(|| out_of_state("the process has ended"))?;
+        let exec = self
+            .execs
+            .get(&pid)
+            .ok_or_else(|| out_of_state("the process has ended"))?;
         if all {
             let session = |other: &i32| *other != pid && signal::session_of(*other) == Some(pid);
             for other in self.cgroup.processes().into_iter().filter(session) {
@@ -96,7 +121,11 @@ impl Container {
 }
 
 fn gone(error: criquet_sys::Error) -> Failure {
-    if error.errno() == Some(ESRCH) { out_of_state("the process has ended") } else { error.into() }
+    if error.errno() == Some(ESRCH) {
+        out_of_state("the process has ended")
+    } else {
+        error.into()
+    }
 }
 
 /// "No such process", errno-base.h.

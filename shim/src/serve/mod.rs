@@ -11,7 +11,7 @@ use criquet_sys::{heap, pipe, session, socket};
 
 use crate::child::Failure;
 use crate::complain;
-use crate::limits::{CONNECTIONS_MAX, IDLE_TRIM, READ_BYTES};
+use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, IDLE_TRIM, READ_BYTES};
 use crate::state::{Container, Phase, Step};
 
 mod connection;
@@ -46,6 +46,8 @@ struct Server {
     epoll: Epoll,
     signals: SignalFd,
     listener: Option<OwnedFd>,
+    /// Set while there are no descriptors for more connections.
+    accept_at: Option<Instant>,
     connections: BTreeMap<u32, Connection>,
     last_id: u32,
     container: Option<Container>,
@@ -63,6 +65,7 @@ impl Server {
             epoll,
             signals,
             listener: None,
+            accept_at: None,
             connections: BTreeMap::new(),
             last_id: 0,
             container: None,
@@ -88,8 +91,12 @@ impl Server {
             self.expire();
         }
         if let Some(container) = &self.container {
-            std::fs::remove_file(container.state_dir.join(SOCKET_NAME))
-                .unwrap_or_else(|e| complain(&format!("remove the socket of {}: {e}", container.plan.container_id)));
+            std::fs::remove_file(container.state_dir.join(SOCKET_NAME)).unwrap_or_else(|e| {
+                complain(&format!(
+                    "remove the socket of {}: {e}",
+                    container.plan.container_id
+                ))
+            });
         }
         Ok(())
     }
@@ -99,7 +106,12 @@ impl Server {
             Some(Token::Signals) => self.reap(),
             Some(Token::Listener) => self.accept(),
             Some(Token::Connection(id)) => {
-                if event.writable && self.connections.get_mut(&id).is_some_and(|c| c.advance().is_err()) {
+                if event.writable
+                    && self
+                        .connections
+                        .get_mut(&id)
+                        .is_some_and(|c| c.advance().is_err())
+                {
                     self.disconnect(id);
                 }
                 if event.readable {
@@ -124,7 +136,10 @@ impl Server {
             if wanted != connection.watched_for_write {
                 connection.watched_for_write = wanted;
                 let interest = if wanted { Interest::Both } else { Interest::Read };
-                note(self.epoll.modify(&*connection, Token::Connection(*id).encode(), interest));
+                note(
+                    self.epoll
+                        .modify(&*connection, Token::Connection(*id).encode(), interest),
+                );
             }
         }
     }
@@ -136,13 +151,18 @@ impl Server {
 
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
-        let mut first = self.trim_at;
+        let mut first = self.trim_at.into_iter().chain(self.accept_at).min();
         let mut at = |time: Option<Instant>| first = first.into_iter().chain(time).min();
         if let Some(container) = &self.container {
             container.outputs.iter().for_each(|output| at(output.deadline()));
-            container.attachers.values().for_each(|attacher| at(attacher.deadline()));
+            container
+                .attachers
+                .values()
+                .for_each(|attacher| at(attacher.deadline()));
             if let Phase::Ending(ending) = &container.phase {
-                at(Some(ending.again.map_or(ending.until, |again| again.min(ending.until))));
+                at(Some(
+                    ending.again.map_or(ending.until, |again| again.min(ending.until)),
+                ));
             }
         }
         first.map(|time| time.saturating_duration_since(now))
@@ -152,6 +172,14 @@ impl Server {
     fn expire(&mut self) {
         let now = Instant::now();
         self.expire_streams(now);
+        if let Some(listener) = self
+            .listener
+            .as_ref()
+            .filter(|_| self.accept_at.is_some_and(|at| at <= now))
+        {
+            self.accept_at = None;
+            note(self.epoll.add(listener, Token::Listener.encode(), Interest::Read));
+        }
         if self.trim_at.is_some_and(|at| at <= now) {
             self.trim_at = None;
             self.buffer = Vec::new();
@@ -167,7 +195,11 @@ impl Server {
         self.trim_at = Some(Instant::now() + IDLE_TRIM);
         let buffer = std::mem::take(&mut self.buffer);
         // Fresh pages cost nothing until they are written to.
-        if buffer.is_empty() { vec![0; MESSAGE_BYTES_MAX.max(READ_BYTES)] } else { buffer }
+        if buffer.is_empty() {
+            vec![0; MESSAGE_BYTES_MAX.max(READ_BYTES)]
+        } else {
+            buffer
+        }
     }
 
     fn accept(&mut self) {
@@ -181,7 +213,12 @@ impl Server {
                 Ok(Some(fd)) => drop(fd),
                 Ok(None) => return,
                 Err(error) => {
+                    // Whoever waits there would wake us at once, again and again.
                     complain(&error.to_string());
+                    if self.accept_at.is_none() {
+                        unwatch(&self.epoll, listener);
+                    }
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -190,16 +227,21 @@ impl Server {
 
     fn connect(&mut self, fd: OwnedFd) -> Result<(), Failure> {
         self.last_id += 1;
-        self.epoll.add(&fd, Token::Connection(self.last_id).encode(), Interest::Read)?;
+        self.epoll
+            .add(&fd, Token::Connection(self.last_id).encode(), Interest::Read)?;
         self.connections.insert(self.last_id, Connection::new(fd));
         Ok(())
     }
 
     /// A lost connection ends nothing but what it was for.
     fn disconnect(&mut self, id: u32) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
         note(self.epoll.remove(&connection));
-        let Some(container) = &mut self.container else { return };
+        let Some(container) = &mut self.container else {
+            return;
+        };
         match connection.pending {
             Pending::Exec(pid) => {
                 if let Some(exec) = container.execs.get_mut(&pid) {
@@ -213,7 +255,11 @@ impl Server {
     }
 
     fn reply(&mut self, id: u32, kind: reply::Kind, fd: Option<OwnedFd>) {
-        if self.connections.get_mut(&id).is_some_and(|c| c.reply(kind, fd).is_err()) {
+        if self
+            .connections
+            .get_mut(&id)
+            .is_some_and(|c| c.reply(kind, fd).is_err())
+        {
             self.disconnect(id);
         }
     }

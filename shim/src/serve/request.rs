@@ -34,7 +34,9 @@ impl Server {
     /// Takes one message of a connection.
     pub(super) fn receive(&mut self, id: u32) {
         let mut buffer = self.take_buffer();
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
         let packet = socket::receive(connection, &mut buffer, FDS_MAX);
         let request = match &packet {
             Ok(Packet::Data(size, _)) => Request::decode(&buffer[..*size]),
@@ -46,7 +48,9 @@ impl Server {
             (Ok(Packet::Closed) | Err(_), _) => self.disconnect(id),
             (Ok(Packet::Data(_, fds)), Ok(Request { kind: Some(kind) })) => self.request(id, kind, fds),
             (Ok(Packet::Data(..)), Ok(_)) => self.refuse(id, &invalid("an unknown request")),
-            (Ok(Packet::Data(..)), Err(error)) => self.refuse(id, &invalid(format!("decode a request: {error}"))),
+            (Ok(Packet::Data(..)), Err(error)) => {
+                self.refuse(id, &invalid(format!("decode a request: {error}")))
+            }
         }
     }
 
@@ -67,7 +71,10 @@ impl Server {
         match kind {
             request::Kind::Hello(_) => {
                 let pid = i32::try_from(std::process::id()).unwrap_or(0);
-                now(reply::Kind::Welcome(Welcome { version: VERSION, pid }))
+                now(reply::Kind::Welcome(Welcome {
+                    version: VERSION,
+                    pid,
+                }))
             }
             request::Kind::Create(_) => self.create(&fds),
             request::Kind::Start(_) => self.start(),
@@ -93,12 +100,17 @@ impl Server {
 
     /// Hello comes first, and one request at a time; some may interrupt.
     fn check_turn(&mut self, id: u32, kind: &request::Kind) -> Result<Pending, Failure> {
-        let connection = self.connections.get_mut(&id).ok_or_else(|| out_of_state("the connection is closed"))?;
+        let connection = self
+            .connections
+            .get_mut(&id)
+            .ok_or_else(|| out_of_state("the connection is closed"))?;
         if matches!(kind, request::Kind::Hello(_)) {
             connection.greeted = true;
         }
-        let may_interrupt =
-            matches!(kind, request::Kind::Signal(_) | request::Kind::Resize(_) | request::Kind::CloseStdin(_));
+        let may_interrupt = matches!(
+            kind,
+            request::Kind::Signal(_) | request::Kind::Resize(_) | request::Kind::CloseStdin(_)
+        );
         if !connection.greeted {
             return Err(out_of_state("the first request must be Hello"));
         }
@@ -109,7 +121,9 @@ impl Server {
     }
 
     pub(super) fn container(&mut self) -> Result<&mut Container, Failure> {
-        self.container.as_mut().ok_or_else(|| out_of_state("there is no container yet"))
+        self.container
+            .as_mut()
+            .ok_or_else(|| out_of_state("there is no container yet"))
     }
 
     pub(super) fn set_pending(&mut self, id: u32, pending: Pending) {
@@ -128,12 +142,19 @@ impl Server {
             Ok(()) => {
                 container.started_at_ns = now_ns();
                 let (pid, started_at_ns) = (container.init.pid, container.started_at_ns);
-                now(reply::Kind::Started(Started { pid, started_at_ns, terminal: false }))
+                now(reply::Kind::Started(Started {
+                    pid,
+                    started_at_ns,
+                    terminal: false,
+                }))
             }
             Err(failure) => {
                 // It ends by itself; this makes sure. What follows is an end like any other.
                 pidfd::signal(&container.init.pidfd, signal::SIGKILL).ok();
-                let told = Failure { kind: failure.kind, message: failure.message.clone() };
+                let told = Failure {
+                    kind: failure.kind,
+                    message: failure.message.clone(),
+                };
                 container.failure = Some(failure);
                 Err(told)
             }
@@ -175,7 +196,11 @@ impl Server {
     fn attach(&mut self, id: u32, request: &Attach, fds: Vec<OwnedFd>) -> Answer {
         let mut fds = named(fds, [request.stdin, request.stdout, request.stderr])?;
         let epoll = &self.epoll;
-        let container = self.container.as_mut().ok_or_else(|| out_of_state("there is no container yet"))?.alive()?;
+        let container = self
+            .container
+            .as_mut()
+            .ok_or_else(|| out_of_state("there is no container yet"))?
+            .alive()?;
         let mut attacher = Attacher::default();
         for (sink, fd) in attacher.sinks.iter_mut().zip(&mut fds[1..]) {
             *sink = fd.take().map(Sink::new).transpose()?;
@@ -198,7 +223,10 @@ impl Server {
 pub(super) fn named(fds: Vec<OwnedFd>, flags: [bool; 3]) -> Result<[Option<OwnedFd>; 3], Failure> {
     let wanted = flags.iter().filter(|flag| **flag).count();
     if fds.len() != wanted {
-        return Err(invalid(format!("{wanted} streams were announced, {} descriptors came", fds.len())));
+        return Err(invalid(format!(
+            "{wanted} streams were announced, {} descriptors came",
+            fds.len()
+        )));
     }
     let mut fds = fds.into_iter();
     Ok(flags.map(|flag| if flag { fds.next() } else { None }))

@@ -25,7 +25,9 @@ impl Server {
 
     /// Reads, logs and hands one batch over; gives whether that was the end.
     fn take_output(&mut self, index: usize, buffer: &mut [u8]) -> bool {
-        let Some(container) = &mut self.container else { return false };
+        let Some(container) = &mut self.container else {
+            return false;
+        };
         let output = &mut container.outputs[index];
         let Some(fd) = output.fd() else { return false };
         let bytes = match pipe::read(fd, &mut buffer[..READ_BYTES]) {
@@ -35,7 +37,10 @@ impl Server {
         };
         output.log(bytes, &mut container.log);
         for attacher in container.attachers.values_mut() {
-            if let Some(gone) = attacher.push(Stream::ALL[index], bytes).filter(|sink| sink.watched) {
+            if let Some(gone) = attacher
+                .push(Stream::ALL[index], bytes)
+                .filter(|sink| sink.watched)
+            {
                 unwatch(&self.epoll, gone.fd());
             }
         }
@@ -43,7 +48,9 @@ impl Server {
     }
 
     pub(super) fn close_output(&mut self, index: usize) {
-        let Some(container) = &mut self.container else { return };
+        let Some(container) = &mut self.container else {
+            return;
+        };
         let output = &mut container.outputs[index];
         if let Some(fd) = output.fd().filter(|_| output.watched) {
             unwatch(&self.epoll, fd);
@@ -63,8 +70,14 @@ impl Server {
         let mut buffer = self.take_buffer();
         let ended = self.take_input(id, &mut buffer);
         self.buffer = buffer;
-        let Some(container) = self.container.as_mut().filter(|_| ended) else { return };
-        if let Some(stdin) = container.attachers.get_mut(&id).and_then(|attacher| attacher.stdin.take()) {
+        let Some(container) = self.container.as_mut().filter(|_| ended) else {
+            return;
+        };
+        if let Some(stdin) = container
+            .attachers
+            .get_mut(&id)
+            .and_then(|attacher| attacher.stdin.take())
+        {
             unwatch(&self.epoll, stdin);
         }
         if container.plan.stdin_once {
@@ -73,8 +86,14 @@ impl Server {
     }
 
     fn take_input(&mut self, id: u32, buffer: &mut [u8]) -> bool {
-        let Some(container) = &mut self.container else { return false };
-        let Some(stdin) = container.attachers.get(&id).and_then(|attacher| attacher.stdin.as_ref()) else {
+        let Some(container) = &mut self.container else {
+            return false;
+        };
+        let Some(stdin) = container
+            .attachers
+            .get(&id)
+            .and_then(|attacher| attacher.stdin.as_ref())
+        else {
             return false;
         };
         let room = container.input.room().min(READ_BYTES);
@@ -91,7 +110,9 @@ impl Server {
 
     /// An attacher has read some of its output.
     pub(super) fn write_sink(&mut self, id: u32, index: usize) {
-        let Some(attacher) = self.container.as_mut().and_then(|c| c.attachers.get_mut(&id)) else { return };
+        let Some(attacher) = self.container.as_mut().and_then(|c| c.attachers.get_mut(&id)) else {
+            return;
+        };
         let place = &mut attacher.sinks[index];
         if place.as_mut().is_some_and(|sink| sink.advance().is_err())
             && let Some(gone) = place.take().filter(|sink| sink.watched)
@@ -102,11 +123,17 @@ impl Server {
 
     /// Listens to exactly those that there is something to do with.
     pub(super) fn sync_streams(&mut self) {
-        let Some(container) = &mut self.container else { return };
+        let Some(container) = &mut self.container else {
+            return;
+        };
         // At the end nothing more is written: no reason to hold it back, and the log must not wait.
         let ending = matches!(container.phase, Phase::Ending(_));
         for (index, output) in container.outputs.iter_mut().enumerate() {
-            let held_back = !ending && container.attachers.values().any(|a| a.is_behind(Stream::ALL[index]));
+            let held_back = !ending
+                && container
+                    .attachers
+                    .values()
+                    .any(|a| a.is_behind(Stream::ALL[index]));
             if let Some(fd) = output.fd().filter(|_| output.watched == held_back) {
                 watch(&self.epoll, fd, !held_back, Token::Output(index), Interest::Read);
                 output.watched = !held_back;
@@ -120,8 +147,18 @@ impl Server {
         input.drop_finished();
         let (open, room) = (input.is_open(), input.room() > 0);
         for (id, attacher) in &mut container.attachers {
-            if let Some(fd) = attacher.stdin.as_ref().filter(|_| attacher.stdin_watched != (open && room)) {
-                watch(&self.epoll, fd, open && room, Token::AttachStdin(*id), Interest::Read);
+            if let Some(fd) = attacher
+                .stdin
+                .as_ref()
+                .filter(|_| attacher.stdin_watched != (open && room))
+            {
+                watch(
+                    &self.epoll,
+                    fd,
+                    open && room,
+                    Token::AttachStdin(*id),
+                    Interest::Read,
+                );
                 attacher.stdin_watched = open && room;
             }
             if !open {
@@ -131,7 +168,13 @@ impl Server {
             for (index, sink) in attacher.sinks.iter_mut().enumerate() {
                 if let Some(sink) = sink.as_mut().filter(|sink| sink.watched != sink.is_behind()) {
                     sink.watched = sink.is_behind();
-                    watch(&self.epoll, sink.fd(), sink.watched, Token::Sink(*id, index), Interest::Write);
+                    watch(
+                        &self.epoll,
+                        sink.fd(),
+                        sink.watched,
+                        Token::Sink(*id, index),
+                        Interest::Write,
+                    );
                 }
             }
         }
@@ -139,7 +182,9 @@ impl Server {
 
     /// Parts of lines that have waited long enough; readers that have not moved for too long.
     pub(super) fn expire_streams(&mut self, now: Instant) {
-        let Some(container) = &mut self.container else { return };
+        let Some(container) = &mut self.container else {
+            return;
+        };
         for output in &mut container.outputs {
             if output.deadline().is_some_and(|at| at <= now) {
                 output.flush(&mut container.log);
@@ -157,5 +202,9 @@ impl Server {
 }
 
 fn watch(epoll: &Epoll, fd: &OwnedFd, wanted: bool, token: Token, interest: Interest) {
-    note(if wanted { epoll.add(fd, token.encode(), interest) } else { epoll.remove(fd) });
+    note(if wanted {
+        epoll.add(fd, token.encode(), interest)
+    } else {
+        epoll.remove(fd)
+    });
 }

@@ -22,7 +22,13 @@ impl Input {
     /// `fd` does not block; `None`: the container's stdin is /dev/null.
     #[must_use]
     pub fn new(fd: Option<OwnedFd>, terminal: bool) -> Self {
-        Self { fd, terminal, queue: Vec::new(), closing: false, watched: false }
+        Self {
+            fd,
+            terminal,
+            queue: Vec::new(),
+            closing: false,
+            watched: false,
+        }
     }
 
     /// The descriptor, while it is open.

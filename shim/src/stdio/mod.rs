@@ -73,7 +73,14 @@ pub fn of_container(plan: &Plan) -> Result<(Stdio, Ends), Failure> {
         Ok(pipe.write)
     };
     let (stdout, stderr) = (output(Stream::Stdout)?, output(Stream::Stderr)?);
-    Ok((Stdio { stdin, stdout, stderr }, ends))
+    Ok((
+        Stdio {
+            stdin,
+            stdout,
+            stderr,
+        },
+        ends,
+    ))
 }
 
 /// No streams at all.
@@ -81,7 +88,11 @@ pub fn of_container(plan: &Plan) -> Result<(Stdio, Ends), Failure> {
 /// # Errors
 /// When the host has no /dev/null.
 pub fn null() -> Result<Stdio, Failure> {
-    Ok(Stdio { stdin: pipe::null()?, stdout: pipe::null()?, stderr: pipe::null()? })
+    Ok(Stdio {
+        stdin: pipe::null()?,
+        stdout: pipe::null()?,
+        stderr: pipe::null()?,
+    })
 }
 
 impl Ends {
@@ -92,9 +103,13 @@ impl Ends {
     pub fn of_terminal(master: OwnedFd, stdin: bool) -> Result<Self, Failure> {
         pipe::set_nonblocking(&master)?;
         let copy = |fd: &OwnedFd| {
-            fd.try_clone().map_err(|e| Failure::from(criquet_sys::Error::new("dup", "terminal", e)))
+            fd.try_clone()
+                .map_err(|e| Failure::from(criquet_sys::Error::new("dup", "terminal", e)))
         };
         let stdin = if stdin { Some(copy(&master)?) } else { None };
-        Ok(Self { stdin, outputs: [Some(master), None] })
+        Ok(Self {
+            stdin,
+            outputs: [Some(master), None],
+        })
     }
 }

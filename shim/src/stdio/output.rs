@@ -24,7 +24,12 @@ impl Output {
     /// `fd` does not block.
     #[must_use]
     pub fn new(stream: Stream, fd: Option<OwnedFd>) -> Self {
-        Self { fd, lines: Lines::new(stream.name()), part_until: None, watched: false }
+        Self {
+            fd,
+            lines: Lines::new(stream.name()),
+            part_until: None,
+            watched: false,
+        }
     }
 
     /// The descriptor, until its end was read.

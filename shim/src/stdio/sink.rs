@@ -30,7 +30,13 @@ impl Sink {
     /// Never in practice.
     pub fn new(fd: OwnedFd) -> Result<Self, criquet_sys::Error> {
         pipe::set_nonblocking(&fd)?;
-        Ok(Self { fd, queue: Vec::new(), done: 0, progress_at: Instant::now(), watched: false })
+        Ok(Self {
+            fd,
+            queue: Vec::new(),
+            done: 0,
+            progress_at: Instant::now(),
+            watched: false,
+        })
     }
 
     /// The descriptor.

@@ -21,14 +21,28 @@ struct Attached {
 fn attach(c: &Running) -> Attached {
     let client = Client::connect(&c.host.state_dir());
     let [stdin, stdout, stderr]: [Pipe; 3] = std::array::from_fn(|_| pipe::pipe().unwrap());
-    let all = Attach { stdin: true, stdout: true, stderr: true };
+    let all = Attach {
+        stdin: true,
+        stdout: true,
+        stderr: true,
+    };
     let fds = [stdin.read.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
-    assert!(matches!(client.call(request::Kind::Attach(all), &fds).0, reply::Kind::Done(_)));
-    Attached { client, stdin: stdin.write, stdout: stdout.read, stderr: stderr.read }
+    assert!(matches!(
+        client.call(request::Kind::Attach(all), &fds).0,
+        reply::Kind::Done(_)
+    ));
+    Attached {
+        client,
+        stdin: stdin.write,
+        stdout: stdout.read,
+        stderr: stderr.read,
+    }
 }
 
 fn type_in(fd: &OwnedFd, text: &[u8]) {
-    std::fs::File::from(fd.try_clone().unwrap()).write_all(text).unwrap();
+    std::fs::File::from(fd.try_clone().unwrap())
+        .write_all(text)
+        .unwrap();
 }
 
 #[test]
@@ -41,7 +55,9 @@ fn input_and_output_reach_everybody() {
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     type_in(&one.stdin, b"a\n");
     let mut first = [0; 6];
-    std::fs::File::from(two.stdout.try_clone().unwrap()).read_exact(&mut first).unwrap();
+    std::fs::File::from(two.stdout.try_clone().unwrap())
+        .read_exact(&mut first)
+        .unwrap();
     assert_eq!(&first, b"out a\n");
     type_in(&two.stdin, b"b\n");
     std::thread::sleep(Duration::from_millis(100));
@@ -70,7 +86,9 @@ fn stdin_stays_open_until_it_is_closed() {
     let two = attach(&c);
     type_in(&two.stdin, b"second\n");
     let mut second = [0; 7];
-    std::fs::File::from(two.stdout.try_clone().unwrap()).read_exact(&mut second).unwrap();
+    std::fs::File::from(two.stdout.try_clone().unwrap())
+        .read_exact(&mut second)
+        .unwrap();
     assert!(two.client.poll(Duration::from_millis(50)).is_none());
     let (done, _) = two.client.call(request::Kind::CloseStdin(CloseStdin {}), &[]);
     assert!(matches!(done, reply::Kind::Done(_)));
@@ -84,7 +102,9 @@ fn a_lot_of_input_arrives_whole() {
     host.plan.stdin_once = true;
     let c = host.start();
     let one = attach(&c);
-    let data: Vec<u8> = (0..3_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let data: Vec<u8> = (0..3_000_000u32)
+        .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
     type_in(&one.stdin, &data);
     drop(one.stdin);
     assert_eq!(exit_of(one.client.receive().0).code, 0);
@@ -98,7 +118,7 @@ fn a_slow_reader_holds_back_and_is_given_up() {
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     let begin = Instant::now();
     let quick = std::thread::spawn(move || read_to_end(fast.stdout).len());
-    let exit = c.client.wait();
+    let exit = c.wait();
     assert_eq!(exit.code, 0);
     // It was held back for the whole limit, and not longer.
     assert!(begin.elapsed() >= Duration::from_secs(9) && begin.elapsed() < Duration::from_secs(25));
@@ -107,7 +127,12 @@ fn a_slow_reader_holds_back_and_is_given_up() {
     assert_eq!(quick.join().unwrap(), 3_000_000);
     assert!(read_to_end(slow.stdout).len() < 3_000_000);
     // Parts have no newline of their own, and neither has the cut last line.
-    let logged: usize = c.host.log().iter().map(|(_, tag, text)| text.len() + usize::from(tag == "F")).sum();
+    let logged: usize = c
+        .host
+        .log()
+        .iter()
+        .map(|(_, tag, text)| text.len() + usize::from(tag == "F"))
+        .sum();
     assert_eq!(logged, 3_000_000);
 }
 
@@ -117,7 +142,7 @@ fn a_reader_that_leaves_disturbs_nobody() {
     let gone = attach(&c);
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     drop(gone);
-    assert_eq!(c.client.wait().code, 0);
+    assert_eq!(c.wait().code, 0);
     assert_eq!(c.host.log().len(), 100_000);
 }
 
@@ -132,10 +157,19 @@ fn a_terminal_echoes_and_resizes() {
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     type_in(&one.stdin, b"x\n");
     std::thread::sleep(Duration::from_millis(300));
-    let (done, _) = one.client.call(request::Kind::Resize(Resize { width: 100, height: 40 }), &[]);
+    let (done, _) = one.client.call(
+        request::Kind::Resize(Resize {
+            width: 100,
+            height: 40,
+        }),
+        &[],
+    );
     assert!(matches!(done, reply::Kind::Done(_)));
     type_in(&one.stdin, b"y\n");
     assert_eq!(exit_of(one.client.receive().0).code, 0);
-    assert_eq!(read_to_end(one.stdout).replace('\r', ""), "x\n24 80\ny\n40 100\nx y\n");
+    assert_eq!(
+        read_to_end(one.stdout).replace('\r', ""),
+        "x\n24 80\ny\n40 100\nx y\n"
+    );
     assert!(c.host.log().iter().all(|(stream, _, _)| stream == "stdout"));
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criquet_proto::shim::{
-    Create, Exit, FDS_MAX, FIRST_CONNECTION_FD, Failed, Hello, MESSAGE_BYTES_MAX, Plan, Process, Reply, Request,
-    SOCKET_NAME, Signal, Start, VERSION, Wait, reply, request,
+    Create, Exit, FDS_MAX, FIRST_CONNECTION_FD, Failed, Hello, MESSAGE_BYTES_MAX, Plan, Process, Reply,
+    Request, SOCKET_NAME, Signal, Start, VERSION, Wait, reply, request,
 };
 use criquet_sys::process::Spawned;
 use criquet_sys::socket::{self, Packet};
@@ -40,14 +40,22 @@ impl Client {
 
     /// The next reply within `patience`, if one comes.
     pub(crate) fn poll(&self, patience: Duration) -> Option<(reply::Kind, Vec<OwnedFd>)> {
+        self.try_receive(patience)
+            .map(|reply| reply.expect("the shim has closed the connection"))
+    }
+
+    /// The next reply within `patience`, or the end of the connection.
+    fn try_receive(&self, patience: Duration) -> Option<Option<(reply::Kind, Vec<OwnedFd>)>> {
         let until = Instant::now() + patience;
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         loop {
             match socket::receive(&self.socket, &mut buffer, FDS_MAX).unwrap() {
-                Packet::Data(size, fds) => return Some((Reply::decode(&buffer[..size]).unwrap().kind.unwrap(), fds)),
+                Packet::Data(size, fds) => {
+                    return Some(Some((Reply::decode(&buffer[..size]).unwrap().kind.unwrap(), fds)));
+                }
                 Packet::Blocked if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 Packet::Blocked => return None,
-                Packet::Closed => panic!("the shim has closed the connection"),
+                Packet::Closed => return Some(None),
             }
         }
     }
@@ -74,12 +82,24 @@ impl Client {
         self.call(request::Kind::Signal(Signal { signal, all }), &[]).0
     }
 
-    pub(crate) fn wait(&self) -> Exit {
-        exit_of(self.call(request::Kind::Wait(Wait {}), &[]).0)
+    /// The exit; none when the shim has ended before it was asked: then it is on disk.
+    pub(crate) fn wait(&self) -> Option<Exit> {
+        let wait = Request {
+            kind: Some(request::Kind::Wait(Wait {})),
+        }
+        .encode_to_vec();
+        socket::send(&self.socket, &wait, &[]).ok()?;
+        self.try_receive(PATIENCE)
+            .expect("an answer in time")
+            .map(|(reply, _)| exit_of(reply))
     }
 
     /// Asks for one more process with these streams.
-    pub(crate) fn exec(&self, process: &Process, streams: [Option<BorrowedFd<'_>>; 3]) -> (reply::Kind, Vec<OwnedFd>) {
+    pub(crate) fn exec(
+        &self,
+        process: &Process,
+        streams: [Option<BorrowedFd<'_>>; 3],
+    ) -> (reply::Kind, Vec<OwnedFd>) {
         let memfd = memfd::sealed("process", &process.encode_to_vec()).unwrap();
         let exec = criquet_proto::shim::Exec {
             stdin: streams[0].is_some(),
@@ -116,12 +136,21 @@ pub(crate) struct Shim {
 
 impl Shim {
     pub(crate) fn spawn(role: &str) -> (Self, OwnedFd) {
-        let program = memfd::sealed_executable("shim", &std::fs::read(env!("CARGO_BIN_EXE_criquet-shim")).unwrap());
+        // The shim as it is shipped can be tried too.
+        let path = std::env::var("CRIQUET_TEST_SHIM").unwrap_or(env!("CARGO_BIN_EXE_criquet-shim").into());
+        let program = memfd::sealed_executable("shim", &std::fs::read(path).unwrap());
         let (ours, theirs) = socket::pair().unwrap();
         let stderr = std::io::stderr();
         let fds = [(theirs.as_fd(), FIRST_CONNECTION_FD), (stderr.as_fd(), 2)];
-        let spawned = process::spawn_from_memfd(program.unwrap().as_fd(), &["criquet-shim", role], &fds).unwrap();
-        (Self { spawned, reaped: false }, ours)
+        let spawned =
+            process::spawn_from_memfd(program.unwrap().as_fd(), &["criquet-shim", role], &fds).unwrap();
+        (
+            Self {
+                spawned,
+                reaped: false,
+            },
+            ours,
+        )
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -132,7 +161,10 @@ impl Shim {
     pub(crate) fn end(&mut self) -> pidfd::Ended {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            if std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap().contains(") Z ") {
+            if std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+                .unwrap()
+                .contains(") Z ")
+            {
                 self.reaped = true;
                 return process::reap(&self.spawned.pidfd).unwrap();
             }

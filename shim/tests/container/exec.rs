@@ -16,11 +16,22 @@ fn sleeper() -> Running {
 #[test]
 fn bytes_go_straight() {
     let c = sleeper();
-    let (stdin, stdout, stderr) = (pipe::pipe().unwrap(), pipe::pipe().unwrap(), pipe::pipe().unwrap());
+    let (stdin, stdout, stderr) = (
+        pipe::pipe().unwrap(),
+        pipe::pipe().unwrap(),
+        pipe::pipe().unwrap(),
+    );
     let script = process(&["sh", "-c", "cat; echo err >&2; exit 5"]);
-    let given = [Some(stdin.read.as_fd()), Some(stdout.write.as_fd()), Some(stderr.write.as_fd())];
+    let given = [
+        Some(stdin.read.as_fd()),
+        Some(stdout.write.as_fd()),
+        Some(stderr.write.as_fd()),
+    ];
     let (started, fds) = c.client.exec(&script, given);
-    assert!(matches!(started, reply::Kind::Started(s) if s.pid > 0 && !s.terminal), "{started:?}");
+    assert!(
+        matches!(started, reply::Kind::Started(s) if s.pid > 0 && !s.terminal),
+        "{started:?}"
+    );
     assert!(fds.is_empty());
     drop((stdin.read, stdout.write, stderr.write));
     std::fs::File::from(stdin.write).write_all(b"hello").unwrap();
@@ -29,7 +40,9 @@ fn bytes_go_straight() {
     let exit = exit_of(c.client.receive().0);
     assert_eq!((exit.code, exit.signal), (5, 0));
     // The connection can be used again, and streams can be left out.
-    let (started, _) = c.client.exec(&process(&["sh", "-c", "cat; echo nowhere; exit 6"]), [None; 3]);
+    let (started, _) = c
+        .client
+        .exec(&process(&["sh", "-c", "cat; echo nowhere; exit 6"]), [None; 3]);
     assert!(matches!(started, reply::Kind::Started(_)), "{started:?}");
     assert_eq!(exit_of(c.client.receive().0).code, 6);
     assert!(c.host.log().is_empty());
@@ -39,12 +52,23 @@ fn bytes_go_straight() {
 fn a_terminal_is_handed_over() {
     let c = sleeper();
     let script = "stty size; read line; stty size; echo got $line; exit 4";
-    let terminal = Process { terminal: true, width: 80, height: 24, ..process(&["sh", "-c", script]) };
+    let terminal = Process {
+        terminal: true,
+        width: 80,
+        height: 24,
+        ..process(&["sh", "-c", script])
+    };
     let (started, mut fds) = c.client.exec(&terminal, [None; 3]);
-    assert!(matches!(started, reply::Kind::Started(s) if s.terminal), "{started:?}");
+    assert!(
+        matches!(started, reply::Kind::Started(s) if s.terminal),
+        "{started:?}"
+    );
     let master = fds.remove(0);
     let mut keyboard = std::fs::File::from(master.try_clone().unwrap());
-    let resize = request::Kind::Resize(Resize { width: 132, height: 50 });
+    let resize = request::Kind::Resize(Resize {
+        width: 132,
+        height: 50,
+    });
     // It may not have looked at its size yet: then both are the new one.
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(matches!(c.client.call(resize, &[]).0, reply::Kind::Done(_)));
@@ -69,12 +93,19 @@ fn signals_reach_the_process_and_its_group() {
     c.client.exec(&script, [None, Some(out.write.as_fd()), None]);
     drop(out.write);
     let mut ready = [0; 6];
-    std::io::Read::read_exact(&mut std::fs::File::from(out.read.try_clone().unwrap()), &mut ready).unwrap();
+    std::io::Read::read_exact(
+        &mut std::fs::File::from(out.read.try_clone().unwrap()),
+        &mut ready,
+    )
+    .unwrap();
     assert!(matches!(c.client.signal(9, true), reply::Kind::Done(_)));
     assert_eq!(exit_of(c.client.receive().0).signal, 9);
     // The end comes only when all are gone that held the pipe.
     assert_eq!(read_to_end(out.read), "");
-    assert!(matches!(c.client.signal(10, false), reply::Kind::Done(_)), "the container is still there");
+    assert!(
+        matches!(c.client.signal(10, false), reply::Kind::Done(_)),
+        "the container is still there"
+    );
 }
 
 #[test]
@@ -93,20 +124,31 @@ fn a_missing_program_is_told() {
     let c = sleeper();
     let failed = failure_of(c.client.exec(&process(&["no-such-program"]), [None; 3]).0);
     assert!(failed.message.contains("no-such-program"), "{}", failed.message);
-    assert!(matches!(c.client.exec(&process(&["true"]), [None; 3]).0, reply::Kind::Started(_)));
+    assert!(matches!(
+        c.client.exec(&process(&["true"]), [None; 3]).0,
+        reply::Kind::Started(_)
+    ));
     assert_eq!(exit_of(c.client.receive().0).code, 0);
 }
 
 #[test]
 fn nothing_piles_up() {
     let c = sleeper();
-    let fds = || std::fs::read_dir(format!("/proc/{}/fd", c.shim.pid())).unwrap().count();
+    let fds = || {
+        std::fs::read_dir(format!("/proc/{}/fd", c.shim.pid()))
+            .unwrap()
+            .count()
+    };
     let before = fds();
     for _ in 0..20 {
         let out = pipe::pipe().unwrap();
-        c.client.exec(&process(&["echo", "x"]), [None, Some(out.write.as_fd()), None]);
+        c.client
+            .exec(&process(&["echo", "x"]), [None, Some(out.write.as_fd()), None]);
         assert_eq!(exit_of(c.client.receive().0).code, 0);
-        let terminal = Process { terminal: true, ..process(&["true"]) };
+        let terminal = Process {
+            terminal: true,
+            ..process(&["true"])
+        };
         c.client.exec(&terminal, [None; 3]);
         assert_eq!(exit_of(c.client.receive().0).code, 0);
         failure_of(c.client.exec(&process(&["/no"]), [None; 3]).0);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use criquet_proto::shim::{
-    Cgroup, Exit, Log, Mount, Namespace, Namespaces, Plan, Process, Rootfs, VERSION, cgroup, mount, namespace, reply,
+    Cgroup, Exit, Log, Mount, Namespace, Namespaces, Plan, Process, Rootfs, VERSION, cgroup, mount,
+    namespace, reply,
 };
 use criquet_sys::capability;
 use prost::Message;
@@ -32,7 +33,11 @@ pub(crate) struct Running {
 impl Host {
     pub(crate) fn new(args: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("criquet-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "criquet-test-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let dir = tempfile::tempdir().unwrap();
         for folder in ["state", "log", "upper", "work"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
@@ -40,8 +45,17 @@ impl Host {
         root(&dir.path().join("root"));
         let path = |name: &str| dir.path().join(name).display().to_string();
         let cgroup = cgroups(&name);
-        let cgroups = cgroup.dirs.iter().map(|dir| Path::new(&dir.path).parent().unwrap().to_owned()).collect();
-        let space = |kind: namespace::Kind| Some(Namespace { kind: kind.into(), fd: 0 });
+        let cgroups = cgroup
+            .dirs
+            .iter()
+            .map(|dir| Path::new(&dir.path).parent().unwrap().to_owned())
+            .collect();
+        let space = |kind: namespace::Kind| {
+            Some(Namespace {
+                kind: kind.into(),
+                fd: 0,
+            })
+        };
         let plan = Plan {
             version: VERSION,
             container_id: name,
@@ -62,10 +76,17 @@ impl Host {
                 propagation: mount::Propagation::Slave.into(),
                 ..Default::default()
             }),
-            mounts: vec![Mount { kind: mount::Kind::Proc.into(), target: "/proc".into(), ..Default::default() }],
+            mounts: vec![Mount {
+                kind: mount::Kind::Proc.into(),
+                target: "/proc".into(),
+                ..Default::default()
+            }],
             process: Some(process(args)),
             cgroup: Some(cgroup),
-            log: Some(Log { dir: path("log"), path: "c/0.log".into() }),
+            log: Some(Log {
+                dir: path("log"),
+                path: "c/0.log".into(),
+            }),
             ..Default::default()
         };
         Self { dir, plan, cgroups }
@@ -86,7 +107,11 @@ impl Host {
         text.lines()
             .map(|line| {
                 let mut words = line.splitn(4, ' ').skip(1).map(str::to_owned);
-                (words.next().unwrap(), words.next().unwrap(), words.next().unwrap())
+                (
+                    words.next().unwrap(),
+                    words.next().unwrap(),
+                    words.next().unwrap(),
+                )
             })
             .collect()
     }
@@ -98,22 +123,47 @@ impl Host {
 
     /// Whether one of the container's cgroups is still there.
     pub(crate) fn has_cgroup(&self) -> bool {
-        self.plan.cgroup.as_ref().unwrap().dirs.iter().any(|dir| Path::new(&dir.path).exists())
+        self.plan
+            .cgroup
+            .as_ref()
+            .unwrap()
+            .dirs
+            .iter()
+            .any(|dir| Path::new(&dir.path).exists())
     }
 
     pub(crate) fn create(self) -> Running {
         let (shim, socket) = Shim::spawn(&self.plan.container_id);
         let client = Client::new(socket);
         let created = client.create(&self.plan);
-        assert!(matches!(created, reply::Kind::Created(c) if c.pid > 0), "{created:?}");
-        Running { host: self, shim, client }
+        assert!(
+            matches!(created, reply::Kind::Created(c) if c.pid > 0),
+            "{created:?}"
+        );
+        Running {
+            host: self,
+            shim,
+            client,
+        }
     }
 
     pub(crate) fn start(self) -> Running {
         let running = self.create();
         let started = running.client.start();
-        assert!(matches!(started, reply::Kind::Started(s) if s.pid > 0 && s.started_at_ns > 0), "{started:?}");
+        assert!(
+            matches!(started, reply::Kind::Started(s) if s.pid > 0 && s.started_at_ns > 0),
+            "{started:?}"
+        );
         running
+    }
+}
+
+impl Running {
+    /// The container's exit.
+    pub(crate) fn wait(&self) -> Exit {
+        self.client
+            .wait()
+            .unwrap_or_else(|| self.host.exit_record().unwrap())
     }
 }
 
@@ -150,14 +200,23 @@ fn root(root: &Path) {
     for folder in ["proc", "sys", "dev", "tmp"] {
         fs::create_dir(root.join(folder)).unwrap();
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
     let busybox = busybox.expect("busybox on this host");
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "echo", "sleep", "true", "kill", "seq", "dd", "head", "tty", "stty", "ls", "yes", "setsid"] {
+    for name in [
+        "sh", "cat", "echo", "sleep", "true", "kill", "seq", "dd", "head", "tty", "stty", "ls", "yes",
+        "setsid",
+    ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     let libraries = Command::new("ldd").arg(busybox).output().unwrap().stdout;
-    for library in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+    for library in String::from_utf8(libraries)
+        .unwrap()
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
         let place = root.join(&library[1..]);
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         fs::copy(library, place).unwrap();
@@ -169,18 +228,30 @@ fn cgroups(name: &str) -> Cgroup {
     let top = Path::new("/sys/fs/cgroup");
     let dir = |hierarchy: &Path, controllers: &str| cgroup::Dir {
         path: hierarchy.join(name).join("c").display().to_string(),
-        files: vec![cgroup::File { name: "criquet.none".into(), value: "1".into(), optional: true }],
+        files: vec![cgroup::File {
+            name: "criquet.none".into(),
+            value: "1".into(),
+            optional: true,
+        }],
         controllers: controllers.into(),
     };
     if top.join("cgroup.controllers").exists() {
-        return Cgroup { v2: true, dirs: vec![dir(top, "")], device_program: Vec::new() };
+        return Cgroup {
+            v2: true,
+            dirs: vec![dir(top, "")],
+            device_program: Vec::new(),
+        };
     }
     let dirs = ["memory", "pids", "cpuset", "unified"]
         .iter()
         .filter(|name| top.join(name).exists())
         .map(|name| dir(&top.join(name), name))
         .collect();
-    Cgroup { v2: false, dirs, device_program: Vec::new() }
+    Cgroup {
+        v2: false,
+        dirs,
+        device_program: Vec::new(),
+    }
 }
 
 /// Waits until something is so.
