@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 /// Chunks that wait, of up to [`READ_MAX`] bytes. When they are there, the connection is read no further: a
 /// process that does not read its stdin holds this much of our memory and the rest stays with the client.
-const CHUNKS: usize = 16;
+const CHUNKS: usize = 8;
 
 /// Reads from a client begin with this: a key press, a ping.
 const READ_MIN: usize = 2 * 1024;
@@ -15,8 +15,8 @@ const READ_MIN: usize = 2 * 1024;
 const READ_MAX: usize = 64 * 1024;
 
 /// While a stalled stream keeps us from reading, a client that died would not be noticed: every so often we send
-/// it something, which a dead client's kernel answers with a reset.
-const PROBE_PERIOD: Duration = Duration::from_secs(10);
+/// it something, which a dead client's kernel answers with a reset; the next one then fails.
+const PROBE_PERIOD: Duration = Duration::from_secs(2);
 
 /// The receiving end.
 pub(crate) type Inbox = mpsc::Receiver<Bytes>;

@@ -113,6 +113,8 @@ async fn drive<E: std::error::Error>(
             () = work => None,
             () = activity.idle(idle) => {
                 tracing::debug!("streaming session ends: idle");
+                // The farewell gets a time of its own.
+                activity.touch();
                 None
             }
         }

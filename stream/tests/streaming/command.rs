@@ -256,3 +256,20 @@ async fn hostile_clients_end_alone() {
     good.data(STDIN, b"still here", true).await;
     assert_eq!(good.rest().await.0[&STDOUT], b"still here");
 }
+
+#[tokio::test]
+async fn a_slow_client_gets_all_that_was_written() {
+    let (server, _) = server().await;
+    let session = exec(&["head", "-c", "9000000", "/dev/zero"], false, false);
+    let mut client = client(&server, session, "v4.channel.k8s.io").await;
+    // Long enough that the process, whose last bytes fit in its pipe, and the time to drain it, are over.
+    let mut got = 0;
+    while got < 8_000_000 {
+        let Some(Frame::Data(STDOUT, bytes, false)) = client.next().await else {
+            panic!("end after {got} bytes")
+        };
+        got += bytes.len();
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(got + client.rest().await.0[&STDOUT].len(), 9_000_000);
+}

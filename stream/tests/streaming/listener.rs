@@ -131,6 +131,31 @@ async fn dropped_sessions_leave_nothing() {
 }
 
 #[tokio::test]
+async fn frames_may_follow_the_request_at_once() {
+    let server = Server::start(options(), Arc::new(Fake::default())).await.unwrap();
+    let url = server.url(exec(&["true"], false, false)).unwrap();
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /{path} HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        upgrade("v4.channel.k8s.io")
+    );
+    let ping = crate::spdy::control(6, &[0, 0, 0, 1]);
+    socket
+        .write_all(&[head.as_bytes(), &ping].concat())
+        .await
+        .unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(&ping) {
+        assert_ne!(
+            socket.read_buf(&mut got).await.unwrap(),
+            0,
+            "no answer to the ping"
+        );
+    }
+}
+
+#[tokio::test]
 async fn closing_ends_all() {
     let fake = Arc::new(Fake::default());
     let server = Server::start(options(), Arc::clone(&fake)).await.unwrap();
