@@ -6,6 +6,7 @@ mod skips;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -52,7 +53,9 @@ fn critest(name: &str, flags: &[&str], focus: &str) {
         output.display()
     );
     let _ = fs::copy(&report, out_folder().join(format!("critest-{name}.json")));
-    let specs = report::read(&report);
+    // What the focus leaves out is reported as skipped.
+    let mut specs = report::read(&report);
+    specs.retain(|spec| spec.name.contains(focus));
     let problems = judge(&specs, &skips, focus.is_empty());
     assert!(
         problems.is_empty(),
@@ -110,8 +113,10 @@ fn execute(node: &Node, flags: &[&str], focus: &str, skips: &Skips, report: &Pat
 /// What is wrong with a run: failures, skips that nobody gave a reason for, reasons for specs that are no more.
 fn judge(specs: &[Spec], skips: &Skips, whole: bool) -> Vec<String> {
     let count = |state: State| specs.iter().filter(|spec| spec.state == state).count();
-    println!(
-        "critest: {} passed, {} failed, {} skipped",
+    // Not println: the counts are wanted of a run that went well, too.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\ncritest: {} passed, {} failed, {} skipped",
         count(State::Passed),
         count(State::Failed),
         count(State::Skipped)
@@ -128,8 +133,9 @@ fn judge(specs: &[Spec], skips: &Skips, whole: bool) -> Vec<String> {
                 spec.name, spec.message
             )),
             (State::Passed, Some(reason)) => {
-                println!(
-                    "critest: passed though skips.txt says \"{reason}\": {}",
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\ncritest: passed though skips.txt says \"{reason}\": {}",
                     spec.name
                 );
             }

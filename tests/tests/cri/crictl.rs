@@ -45,7 +45,10 @@ fn crictl_walks_from_pull_to_removal() {
             .contains("hello from the walk")
             .then_some(())
     });
-    assert_eq!(node.crictl(&["exec", "-s", &id, "echo", "sync"]).ok(), "sync\n");
+    assert_eq!(
+        node.crictl(&["exec", "-s", &id, "echo", "sync"]).ok().trim(),
+        "sync"
+    );
     assert_eq!(node.crictl(&["exec", &id, "echo", "streamed"]).ok(), "streamed\n");
     assert_eq!(
         node.crictl(&["exec", "-r", "websocket", &id, "echo", "websocket"])

@@ -84,20 +84,14 @@ fn pods_reach_each_other_and_host_ports_lead_to_them(config: &str) {
     let client = node.pod(pod("client"));
     let id = node.launch(&client, container("client", BUSYBOX, &["sleep", "1000"]));
     assert_ne!(address(&node, &client), ip);
-    let out = node.exec(
-        &id,
-        &["wget", "-q", "-T", "5", "-O", "-", &format!("http://{ip}/")],
-    );
+    let out = node.exec(&id, &["wget", "-q", "-O", "-", &format!("http://{ip}/")]);
     assert!(out.stdout.contains("Welcome to nginx"), "{out:?}");
     let out = node.exec(&id, &["ip", "-o", "addr", "show"]);
     assert!(
         out.stdout.contains("eth0") && out.stdout.contains("127.0.0.1"),
         "{out:?}"
     );
-    let out = node.exec(
-        &id,
-        &["wget", "-q", "-T", "5", "-O", "-", "http://192.168.77.1:12000/"],
-    );
+    let out = node.exec(&id, &["wget", "-q", "-O", "-", "http://192.168.77.1:12000/"]);
     assert!(
         out.stdout.contains("Welcome to nginx"),
         "a pod reaches the host port: {out:?}"

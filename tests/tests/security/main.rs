@@ -97,7 +97,7 @@ fn proc_and_sys_are_guarded() {
         ("touch /sys/file || echo 0 > /sys/kernel/profiling", false),
         ("test -z \"$(cat /proc/kcore | head -c 1)\"", true),
         ("test -z \"$(ls /proc/scsi)\"", true),
-        ("mount -t tmpfs none /mnt || mount -t proc none /home", false),
+        ("mount -t tmpfs none /tmp || mount -t proc none /home", false),
         ("mknod /tmp/disk b 8 0 && cat /tmp/disk", false),
         (
             "echo hi > /dev/null && head -c 4 /dev/urandom > /dev/null && test -c /dev/zero",
@@ -272,7 +272,7 @@ fn a_privileged_container_has_everything() {
         &[
             "sh",
             "-c",
-            "mount -t tmpfs none /mnt && test -e /dev/fuse -o -e /dev/kmsg -o -e /dev/net",
+            "mount -t tmpfs none /tmp && test -e /dev/fuse -o -e /dev/kmsg -o -e /dev/net",
         ],
     );
     assert_eq!(out.code, 0, "{out:?}");
