@@ -71,7 +71,12 @@ impl Client {
 
     pub(crate) fn create(&self, plan: &Plan) -> reply::Kind {
         let memfd = memfd::sealed("plan", &plan.encode_to_vec()).unwrap();
-        self.call(request::Kind::Create(Create {}), &[memfd.as_fd()]).0
+        self.create_with(&[memfd.as_fd()])
+    }
+
+    /// Create with descriptors for the plan to name.
+    pub(crate) fn create_with(&self, fds: &[BorrowedFd<'_>]) -> reply::Kind {
+        self.call(request::Kind::Create(Create {}), fds).0
     }
 
     pub(crate) fn start(&self) -> reply::Kind {
