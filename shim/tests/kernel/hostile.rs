@@ -87,3 +87,43 @@ pub(crate) fn nothing_is_left() {
     }
     assert_eq!(count(), before);
 }
+
+/// CVE-2021-30465: a mount point below a volume is a folder now and a link to the host then.
+pub(crate) fn swapped_mount_points() {
+    const ROUNDS: u32 = 60;
+    let mut container = Container::new();
+    let (shared, inner, canary) = (
+        container.folder("shared"),
+        container.folder("inner"),
+        container.folder("canary"),
+    );
+    let script = "while :; do rm -rf target; ln -s \"$1\" target; rm target; ln -s \"../../../../../../..$1\" target; rm target; mkdir target; done";
+    let mut racer = std::process::Command::new("/bin/sh")
+        .args(["-c", script, "racer"])
+        .arg(&canary)
+        .current_dir(&shared)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let bind = |source: &std::path::Path, target: &str| Mount {
+        source: source.display().to_string(),
+        target: target.into(),
+        ..Default::default()
+    };
+    container.mount(bind(&shared, "/vol"));
+    container.mount(bind(&inner, "/vol/target/deep"));
+    container.process().cwd = "/vol/target/cwd".into();
+    let mut made = 0;
+    for _ in 0..ROUNDS {
+        if let Ok(waiting) = container.create() {
+            made += 1;
+            let pidfd = waiting.child.pidfd.try_clone().unwrap();
+            drop(waiting);
+            criquet_sys::process::reap(pidfd).unwrap();
+        }
+    }
+    racer.kill().unwrap();
+    racer.wait().unwrap();
+    println!("{made} of {ROUNDS} were made");
+    assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0);
+}

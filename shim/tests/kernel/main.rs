@@ -36,6 +36,7 @@ const TESTS: &[(&str, fn())] = &[
     ("foreign_dev", mounts::foreign_dev),
     ("tried_again", mounts::tried_again),
     ("hostile_images", hostile::hostile_images),
+    ("swapped_mount_points", hostile::swapped_mount_points),
     ("nothing_is_left", hostile::nothing_is_left),
 ];
 
