@@ -52,6 +52,10 @@ impl Runtime {
             }
         }
         self.remove_orphans().await;
+        // Every lease is taken again: what no container uses may go.
+        if let Err(error) = self.images.collect().await {
+            tracing::warn!(%error, "leftovers of images could not be removed");
+        }
         let live: Vec<String> = self
             .sandboxes
             .all()

@@ -32,6 +32,8 @@ pub struct Sessions {
 #[derive(Debug)]
 pub struct Attended {
     stdio: Option<Stdio>,
+    /// Its end was told.
+    ended: bool,
     kind: Attending,
 }
 
@@ -52,7 +54,7 @@ impl Backend for Sessions {
             let container = self.runtime.containers.get(&container)?;
             let wanted = Wanted { tty, stdin, stdout, stderr };
             let (exec, streams) = exec::start(&container, command, wanted).await?;
-            Ok::<_, Fault>(Attended { stdio: Some(stdio(streams, stdin)?), kind: Attending::Exec(Arc::new(exec)) })
+            Ok::<_, Fault>(Attended { stdio: Some(stdio(streams, stdin)?), ended: false, kind: Attending::Exec(Arc::new(exec)) })
         };
         start.await.map_err(|fault| fault.message)
     }
@@ -138,7 +140,7 @@ async fn attach(container: Arc<Container>, stdin: bool, stdout: bool, stderr: bo
     let link = connect(&container).await?;
     let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
     link.done(request::Kind::Attach(shim::Attach { stdin, stdout, stderr }), &fds).await?;
-    Ok(Attended { stdio: Some(nonblocking(stdio)?), kind: Attending::Attach(Arc::new(link), container) })
+    Ok(Attended { stdio: Some(nonblocking(stdio)?), ended: false, kind: Attending::Attach(Arc::new(link), container) })
 }
 
 impl Running for Attended {
@@ -151,6 +153,7 @@ impl Running for Attended {
             Attending::Exec(exec) => exec.wait().await.map(|exit| exit.code),
             Attending::Attach(link, container) => wait_attached(link, container).await,
         };
+        self.ended = true;
         match exit {
             Ok(code) => Outcome::Exited(code),
             Err(fault) => Outcome::Failed(fault.message),
@@ -197,7 +200,9 @@ async fn wait_attached(link: &Link, container: &Container) -> Result<i32> {
 impl Drop for Attended {
     fn drop(&mut self) {
         // A client that leaves ends its exec; one that ended already does not mind.
-        if let Attending::Exec(exec) = &self.kind {
+        if let Attending::Exec(exec) = &self.kind
+            && !self.ended
+        {
             let exec = Arc::clone(exec);
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move { exec.kill().await });

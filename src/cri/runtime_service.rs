@@ -9,7 +9,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{container_answer, container_request, event_stream, sandbox_answer, sandbox_request, stats_answer, status_answer};
-use crate::fault::{Fault, OrFault};
+use crate::fault::Fault;
 use crate::runtime::Runtime;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -294,6 +294,9 @@ impl RuntimeService for Runtimes {
 
 impl Runtimes {
     fn url(&self, session: criquet_stream::Session) -> Result<String, Fault> {
-        self.streams.url(session).or_internal(|| "making a streaming URL".into())
+        self.streams.url(session).map_err(|error| match error.kind() {
+            std::io::ErrorKind::QuotaExceeded => Fault::resource_exhausted(error.to_string()),
+            _ => Fault::internal(format!("making a streaming URL: {error}")),
+        })
     }
 }

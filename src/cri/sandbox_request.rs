@@ -240,7 +240,11 @@ fn ports(mappings: &[cri::PortMapping]) -> Result<Vec<Port>> {
         _ => Err(Fault::invalid(format!("{field} {port} is not from 1 to 65535"))),
     };
     let mut ports = Vec::new();
-    for mapping in mappings.iter().filter(|m| m.host_port != 0) {
+    for mapping in mappings {
+        let container_port = number("container_port", mapping.container_port)?;
+        if mapping.host_port == 0 {
+            continue;
+        }
         let protocol = match field::choice("port protocol", mapping.protocol)? {
             cri::Protocol::Tcp => Protocol::Tcp,
             cri::Protocol::Udp => Protocol::Udp,
@@ -255,7 +259,7 @@ fn ports(mappings: &[cri::PortMapping]) -> Result<Vec<Port>> {
         };
         ports.push(Port {
             host_port: number("host_port", mapping.host_port)?,
-            container_port: number("container_port", mapping.container_port)?,
+            container_port,
             protocol,
             host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
         });

@@ -12,9 +12,6 @@ use super::{Inputs, propagation};
 use crate::container::config::{Mount, Propagation, Source};
 use crate::fault::{Fault, Kind as FaultKind, OrFault, Result};
 
-/// Permissions of a host folder that a volume names and that does not exist: as containerd and CRI-O.
-const MISSING_VOLUME_MODE: u32 = 0o755;
-
 /// All mounts: the kernel's file systems, then the pod's files and the volumes, parents first.
 ///
 /// # Errors
@@ -94,7 +91,7 @@ fn bind(target: String, source: &Path) -> shim::Mount {
 fn volume(request: &Mount, target: String, images: &BTreeMap<String, Arc<Image>>) -> Result<shim::Mount> {
     let mut mount = match &request.source {
         Source::Host(path) => {
-            make_missing(Path::new(path))?;
+            must_exist(Path::new(path))?;
             if request.propagation == Propagation::Bidirectional {
                 propagation::require_shared(Path::new(path))?;
             }
@@ -130,24 +127,11 @@ fn volume(request: &Mount, target: String, images: &BTreeMap<String, Arc<Image>>
     Ok(mount)
 }
 
-/// Kubernetes' `hostPath` without a type counts on this: the folder is made.
-fn make_missing(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::metadata(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(MISSING_VOLUME_MODE)
-                .create(path)
-                .or_fault(FaultKind::FailedPrecondition, || {
-                    format!("making the missing host path {path:?}")
-                })
-        }
-        Err(error) => Err(error).or_fault(FaultKind::FailedPrecondition, || {
-            format!("looking at the host path {path:?}")
-        }),
-    }
+/// The CRI: a host path that is missing is an error. The kubelet makes what a pod asks it to make.
+fn must_exist(path: &Path) -> Result<()> {
+    std::fs::metadata(path).map(drop).or_fault(FaultKind::FailedPrecondition, || {
+        format!("looking at the host path {path:?}")
+    })
 }
 
 /// The layers of an image as overlayfs wants them.

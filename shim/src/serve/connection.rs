@@ -19,6 +19,8 @@ pub(super) enum Pending {
     Wait,
     /// The exit of this process.
     Exec(i32),
+    /// Nothing more: its exec has ended. A late signal for that must not reach anything else.
+    Ended,
     /// The container's exit, with its output.
     Attach,
 }

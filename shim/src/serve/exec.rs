@@ -60,7 +60,7 @@ impl Server {
             return;
         };
         if let Some(id) = exec.connection {
-            self.set_pending(id, Pending::Nothing);
+            self.set_pending(id, Pending::Ended);
             self.reply(
                 id,
                 reply::Kind::Exit(exit::of(ended, exec.started_at_ns, now_ns())),

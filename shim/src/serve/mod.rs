@@ -250,7 +250,7 @@ impl Server {
                 }
             }
             Pending::Attach => self.detach(id),
-            Pending::Nothing | Pending::Wait => {}
+            Pending::Nothing | Pending::Wait | Pending::Ended => {}
         }
     }
 

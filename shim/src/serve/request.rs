@@ -114,6 +114,9 @@ impl Server {
         if !connection.greeted {
             return Err(out_of_state("the first request must be Hello"));
         }
+        if connection.pending == Pending::Ended {
+            return Err(out_of_state("the process of this connection has ended"));
+        }
         if connection.pending != Pending::Nothing && !may_interrupt {
             return Err(out_of_state("another request is under way on this connection"));
         }
