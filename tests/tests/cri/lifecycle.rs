@@ -181,13 +181,13 @@ fn lists_are_filtered() {
         label_selector: [("app".to_string(), "second".to_string())].into(),
         ..Default::default()
     };
-    assert_eq!(pods(by_label), [second.id.clone()]);
+    assert_eq!(pods(by_label), std::slice::from_ref(&second.id));
     assert_eq!(
         pods(cri::PodSandboxFilter {
             id: first.id.clone(),
             ..Default::default()
         }),
-        [first.id.clone()]
+        std::slice::from_ref(&first.id)
     );
     let containers = |filter: cri::ContainerFilter| {
         let request = cri::ListContainersRequest { filter: Some(filter) };
