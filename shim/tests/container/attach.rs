@@ -19,7 +19,7 @@ struct Attached {
 }
 
 fn attach(c: &Running) -> Attached {
-    let client = Client::connect(&c.host.state_dir());
+    let client = c.connect();
     let [stdin, stdout, stderr]: [Pipe; 3] = std::array::from_fn(|_| pipe::pipe().unwrap());
     let all = Attach {
         stdin: true,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use criquet_proto::shim::{Namespace, cgroup, namespace, reply};
 
-use crate::client::{Client, exit_of};
+use crate::client::exit_of;
 use crate::host::{Host, eventually, process};
 
 #[test]
@@ -43,7 +43,7 @@ fn what_a_container_on_the_hosts_pids_leaves_is_killed() {
 #[test]
 fn an_exec_ends_with_its_container() {
     let c = Host::shell("sleep 1000").start();
-    let other = Client::connect(&c.host.state_dir());
+    let other = c.connect();
     other.exec(&process(&["sleep", "1000"]), [None; 3]);
     c.client.signal(9, false);
     assert_eq!(c.wait().signal, 9);

@@ -1,12 +1,12 @@
 //! Further processes in the container.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
-use criquet_proto::shim::{Process, Resize, reply, request};
+use criquet_proto::shim::{Process, Resize, failed, reply, request};
 use criquet_sys::pipe;
 
-use crate::client::{Client, exit_of, failure_of};
+use crate::client::{exit_of, failure_of};
 use crate::host::{Host, Running, eventually, process, read_to_end};
 
 fn sleeper() -> Running {
@@ -39,12 +39,14 @@ fn bytes_go_straight() {
     assert_eq!(read_to_end(stderr.read), "err\n");
     let exit = exit_of(c.client.receive().0);
     assert_eq!((exit.code, exit.signal), (5, 0));
-    // The connection can be used again, and streams can be left out.
-    let (started, _) = c
-        .client
-        .exec(&process(&["sh", "-c", "cat; echo nowhere; exit 6"]), [None; 3]);
+    // A late signal finds nobody, above all not the container itself.
+    assert_eq!(failure_of(c.client.signal(9, false)).kind(), failed::Kind::State);
+    assert_eq!(failure_of(c.client.signal(9, true)).kind(), failed::Kind::State);
+    // Streams can be left out.
+    let other = c.connect();
+    let (started, _) = other.exec(&process(&["sh", "-c", "cat; echo nowhere; exit 6"]), [None; 3]);
     assert!(matches!(started, reply::Kind::Started(_)), "{started:?}");
-    assert_eq!(exit_of(c.client.receive().0).code, 6);
+    assert_eq!(exit_of(other.receive().0).code, 6);
     assert!(c.host.log().is_empty());
 }
 
@@ -88,30 +90,29 @@ fn signals_reach_the_process_and_its_group() {
     let exit = exit_of(c.client.receive().0);
     assert_eq!((exit.code, exit.signal), (143, 15));
 
+    let other = c.connect();
     let out = pipe::pipe().unwrap();
     let script = process(&["sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait"]);
-    c.client.exec(&script, [None, Some(out.write.as_fd()), None]);
+    other.exec(&script, [None, Some(out.write.as_fd()), None]);
     drop(out.write);
     let mut ready = [0; 6];
-    std::io::Read::read_exact(
-        &mut std::fs::File::from(out.read.try_clone().unwrap()),
-        &mut ready,
-    )
-    .unwrap();
-    assert!(matches!(c.client.signal(9, true), reply::Kind::Done(_)));
-    assert_eq!(exit_of(c.client.receive().0).signal, 9);
+    let mut reader = std::fs::File::from(out.read);
+    reader.read_exact(&mut ready).unwrap();
+    assert!(matches!(other.signal(9, true), reply::Kind::Done(_)));
+    assert_eq!(exit_of(other.receive().0).signal, 9);
     // The end comes only when all are gone that held the pipe.
-    assert_eq!(read_to_end(out.read), "");
+    assert_eq!(read_to_end(reader.into()), "");
+    let alive = c.connect().signal(10, false);
     assert!(
-        matches!(c.client.signal(10, false), reply::Kind::Done(_)),
-        "the container is still there"
+        matches!(alive, reply::Kind::Done(_)),
+        "the container is still there: {alive:?}"
     );
 }
 
 #[test]
 fn a_lost_connection_ends_nothing() {
     let c = sleeper();
-    let other = Client::connect(&c.host.state_dir());
+    let other = c.connect();
     let script = process(&["sh", "-c", "sleep 0.3; echo done >/tmp/mark"]);
     other.exec(&script, [None; 3]);
     drop(other);
@@ -141,19 +142,21 @@ fn nothing_piles_up() {
     };
     let before = fds();
     for _ in 0..20 {
+        let (echo, shell) = (c.connect(), c.connect());
         let out = pipe::pipe().unwrap();
-        c.client
-            .exec(&process(&["echo", "x"]), [None, Some(out.write.as_fd()), None]);
-        assert_eq!(exit_of(c.client.receive().0).code, 0);
-        let terminal = Process {
-            terminal: true,
-            ..process(&["true"])
-        };
-        c.client.exec(&terminal, [None; 3]);
-        assert_eq!(exit_of(c.client.receive().0).code, 0);
-        failure_of(c.client.exec(&process(&["/no"]), [None; 3]).0);
+        echo.exec(&process(&["echo", "x"]), [None, Some(out.write.as_fd()), None]);
+        assert_eq!(exit_of(echo.receive().0).code, 0);
+        failure_of(shell.exec(&process(&["/no"]), [None; 3]).0);
+        shell.exec(
+            &Process {
+                terminal: true,
+                ..process(&["true"])
+            },
+            [None; 3],
+        );
+        assert_eq!(exit_of(shell.receive().0).code, 0);
     }
-    assert_eq!(fds(), before);
+    eventually(|| fds() == before);
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", c.shim.pid())).unwrap();
     assert_eq!(children.split_whitespace().count(), 1);
 }

@@ -25,9 +25,10 @@ pub(crate) struct Host {
 
 /// A container with its shim, and the first connection to it.
 pub(crate) struct Running {
-    pub(crate) host: Host,
-    pub(crate) shim: Shim,
+    // In the order in which they end: the container must be gone before its folders are.
     pub(crate) client: Client,
+    pub(crate) shim: Shim,
+    pub(crate) host: Host,
 }
 
 impl Host {
@@ -159,6 +160,11 @@ impl Host {
 }
 
 impl Running {
+    /// One more connection.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(&self.host.state_dir())
+    }
+
     /// The container's exit.
     pub(crate) fn wait(&self) -> Exit {
         self.client
