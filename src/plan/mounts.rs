@@ -266,12 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn missing_host_folders_are_made() {
+    fn missing_host_paths_are_refused_and_not_made() {
         let mut fixture = Fixture::new();
         let missing = fixture.dir.path().join("a/b");
         fixture.config.mounts = vec![host("/a", missing.to_str().unwrap())];
-        mounts(&fixture.inputs()).unwrap();
-        assert!(missing.is_dir());
+        assert!(mounts(&fixture.inputs()).is_err());
+        assert!(!missing.exists());
         let dangling = fixture.dir.path().join("link");
         std::os::unix::fs::symlink("/nonexistent/x", &dangling).unwrap();
         fixture.config.mounts = vec![host("/a", dangling.to_str().unwrap())];
