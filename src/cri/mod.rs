@@ -6,6 +6,8 @@ pub mod container_request;
 pub mod event_stream;
 mod field;
 pub mod image_service;
+pub mod metric_answer;
+pub mod metric_kind;
 mod mount_request;
 mod profile_request;
 pub mod resource_request;

@@ -8,7 +8,8 @@ use criquet_proto::cri::{self, *};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{container_answer, container_request, event_stream, sandbox_answer, sandbox_request, stats_answer, status_answer};
+use super::{container_answer, container_request, event_stream, metric_answer, sandbox_answer, sandbox_request};
+use super::{stats_answer, status_answer};
 use crate::fault::Fault;
 use crate::runtime::Runtime;
 
@@ -20,10 +21,10 @@ const API_VERSION: &str = "v1";
 pub const RUNTIME_NAME: &str = "criquet";
 /// The longest grace that a stop waits: longer ones would outlive any kubelet.
 const GRACE_SECONDS_MAX: i64 = 10 * 365 * 24 * 60 * 60;
-/// What the metric calls answer.
-const NO_METRICS: &str = "criquet does not give cAdvisor's metrics yet; use the stats calls";
 /// Items a message of a Stream* call: well below the size that a message may have.
 const STREAM_ITEMS: usize = 128;
+/// Pods a message of StreamPodSandboxMetrics: each is some ten thousand bytes a container.
+const STREAM_METRICS: usize = 16;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -43,10 +44,18 @@ fn in_pieces<T: Send + 'static, M: Send + 'static>(
     items: Vec<T>,
     message: impl Fn(Vec<T>) -> M + Send + 'static,
 ) -> Response<BoxStream<M>> {
+    in_pieces_of(STREAM_ITEMS, items, message)
+}
+
+fn in_pieces_of<T: Send + 'static, M: Send + 'static>(
+    size: usize,
+    items: Vec<T>,
+    message: impl Fn(Vec<T>) -> M + Send + 'static,
+) -> Response<BoxStream<M>> {
     let mut pieces = Vec::new();
     let mut items = items.into_iter().peekable();
     while items.peek().is_some() {
-        pieces.push(Ok(message(items.by_ref().take(STREAM_ITEMS).collect())));
+        pieces.push(Ok(message(items.by_ref().take(size).collect())));
     }
     Response::new(Box::pin(tokio_stream::iter(pieces)))
 }
@@ -258,21 +267,23 @@ impl RuntimeService for Runtimes {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Reply<ListMetricDescriptorsResponse> {
-        Err(Fault::unimplemented(NO_METRICS).into())
+        answer(ListMetricDescriptorsResponse { descriptors: metric_answer::descriptors() })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Reply<ListPodSandboxMetricsResponse> {
-        Err(Fault::unimplemented(NO_METRICS).into())
+        answer(ListPodSandboxMetricsResponse { pod_metrics: metric_answer::pods(&self.runtime).await })
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Reply<BoxStream<StreamPodSandboxMetricsResponse>> {
-        Err(Fault::unimplemented(NO_METRICS).into())
+        let items = metric_answer::pods(&self.runtime).await;
+        let message = |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(in_pieces_of(STREAM_METRICS, items, message))
     }
 
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Reply<BoxStream<cri::ContainerEventResponse>> {

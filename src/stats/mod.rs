@@ -1,8 +1,11 @@
 //! Figures of a cgroup: read when they are asked for, a handful of small files a container.
 
+pub mod detail;
+pub mod disk;
 mod files;
 pub mod layer;
 pub mod network;
+pub mod process;
 pub mod rate;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +52,14 @@ pub struct Memory {
     pub major_faults: u64,
     /// The limit, if there is one.
     pub limit: Option<u64>,
+    /// The page cache.
+    pub cache: u64,
+    /// What of files is mapped.
+    pub mapped_file: u64,
+    /// Minor and major, without those of cgroups below; v2 tells only both together.
+    pub own_faults: u64,
+    /// From a disk, without those of cgroups below.
+    pub own_major_faults: u64,
 }
 
 /// Pressure stall information, see the kernel's accounting/psi.rst.
@@ -69,20 +80,43 @@ pub struct Stall {
     pub averages: [f64; 3],
 }
 
+/// The folders of a cgroup, one for each of the host's hierarchies, in that order.
+#[derive(Debug, Clone, Copy)]
+struct Dirs<'a> {
+    host: &'a HostFacts,
+    dirs: &'a [PathBuf],
+}
+
+impl<'a> Dirs<'a> {
+    /// That of a controller.
+    fn of(&self, controller: &str) -> Option<&'a Path> {
+        let at = self.host.cgroup.hierarchies.iter().position(|hierarchy| hierarchy.has(controller))?;
+        self.dirs.get(at).map(PathBuf::as_path)
+    }
+
+    /// That of cgroup v2: its home, or the hierarchy beside those of v1, which has pressure and huge pages.
+    fn unified(&self) -> Option<&'a Path> {
+        let at = self.host.cgroup.hierarchies.iter().position(|hierarchy| hierarchy.unified)?;
+        self.dirs.get(at).map(PathBuf::as_path)
+    }
+}
+
 /// Reads a cgroup: `dirs` has one folder for each of the host's hierarchies, in that order.
 #[must_use]
 pub fn figures(host: &HostFacts, dirs: &[PathBuf]) -> Figures {
+    let dirs = Dirs { host, dirs };
     let mut figures = if host.cgroup.v2 {
-        dirs.first().map(|dir| unified(dir)).unwrap_or_default()
+        dirs.unified().map(unified).unwrap_or_default()
     } else {
-        let dir = |controller: &str| {
-            let at = host.cgroup.hierarchies.iter().position(|hierarchy| hierarchy.has(controller))?;
-            dirs.get(at).map(PathBuf::as_path)
-        };
-        separate(dir)
+        separate(|controller| dirs.of(controller), dirs.unified())
     };
     figures.at_ns = crate::id::now_ns();
     figures
+}
+
+/// A limit of v1, unless it is none.
+fn limited(limit: u64) -> Option<u64> {
+    (limit < UNLIMITED_FROM).then_some(limit)
 }
 
 fn unified(dir: &Path) -> Figures {
@@ -97,6 +131,10 @@ fn unified(dir: &Path) -> Figures {
             faults: get("pgfault"),
             major_faults: get("pgmajfault"),
             limit: number(dir, "memory.max"),
+            cache: get("file"),
+            mapped_file: get("file_mapped"),
+            own_faults: get("pgfault"),
+            own_major_faults: get("pgmajfault"),
         }
     });
     let swap = number(dir, "memory.swap.current")
@@ -113,8 +151,8 @@ fn unified(dir: &Path) -> Figures {
     }
 }
 
-fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>) -> Figures {
-    let limited = |limit: u64| (limit < UNLIMITED_FROM).then_some(limit);
+/// `dir`: the folder of a controller. `v2`: the unified hierarchy beside, on a hybrid host.
+fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>, v2: Option<&'a Path>) -> Figures {
     let memory_dir = dir("memory");
     let memory = memory_dir.and_then(|dir| {
         let usage = number(dir, "memory.usage_in_bytes")?;
@@ -127,6 +165,10 @@ fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>) -> Figures {
             faults: get("total_pgfault"),
             major_faults: get("total_pgmajfault"),
             limit: number(dir, "memory.limit_in_bytes").and_then(limited),
+            cache: get("total_cache"),
+            mapped_file: get("total_mapped_file"),
+            own_faults: get("pgfault"),
+            own_major_faults: get("pgmajfault"),
         })
     });
     let swap = memory_dir.zip(memory).and_then(|(dir, memory)| {
@@ -135,12 +177,16 @@ fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>) -> Figures {
         let limit = number(dir, "memory.memsw.limit_in_bytes").and_then(limited);
         Some((together.saturating_sub(memory.usage), limit.map(|limit| limit.saturating_sub(together))))
     });
+    let pressure = |name: &str| v2.and_then(|dir| pressure(dir, name));
     Figures {
+        at_ns: 0,
         cpu_ns: dir("cpuacct").and_then(|dir| number(dir, "cpuacct.usage")),
         memory,
         swap,
         tasks: dir("pids").and_then(|dir| number(dir, "pids.current")),
-        ..Figures::default()
+        cpu_pressure: pressure("cpu.pressure"),
+        memory_pressure: pressure("memory.pressure"),
+        io_pressure: pressure("io.pressure"),
     }
 }
 
@@ -213,7 +259,7 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let figures = separate(|_| Some(dir.path()));
+        let figures = separate(|_| Some(dir.path()), None);
         assert_eq!((figures.cpu_ns, figures.tasks), (Some(42), Some(3)));
         assert_eq!(figures.memory.unwrap().working_set, 999);
         assert_eq!(figures.memory.unwrap().limit, None);
