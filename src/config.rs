@@ -151,7 +151,10 @@ impl Default for Config {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -169,7 +172,12 @@ impl Default for Runtime {
 
 impl Default for Image {
     fn default() -> Self {
-        Self { hosts_dir: "/etc/criquet/certs.d".into(), downloads: 3, stall_timeout_s: 60, pinned: Vec::new() }
+        Self {
+            hosts_dir: "/etc/criquet/certs.d".into(),
+            downloads: 3,
+            stall_timeout_s: 60,
+            pinned: Vec::new(),
+        }
     }
 }
 
@@ -188,7 +196,11 @@ impl Default for Network {
 impl Default for Builtin {
     fn default() -> Self {
         let subnet = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 88, 0, 0), 16);
-        Self { enabled: true, bridge: "criquet0".into(), subnet: ipnet::IpNet::V4(subnet) }
+        Self {
+            enabled: true,
+            bridge: "criquet0".into(),
+            subnet: ipnet::IpNet::V4(subnet),
+        }
     }
 }
 
@@ -225,19 +237,27 @@ impl Config {
         let config: Self = merged
             .try_into()
             .map_err(|error| ConfigError(format!("config {} with its drop-ins: {error}", path.display())))?;
-        config.validate().map_err(|problem| ConfigError(format!("config {}: {problem}", path.display())))?;
+        config
+            .validate()
+            .map_err(|problem| ConfigError(format!("config {}: {problem}", path.display())))?;
         Ok(config)
     }
 
     fn validate(&self) -> Result<(), String> {
-        for (key, path) in [("root", &self.root), ("state", &self.state), ("socket", &self.socket)] {
+        for (key, path) in [
+            ("root", &self.root),
+            ("state", &self.state),
+            ("socket", &self.socket),
+        ] {
             if !path.is_absolute() {
                 return Err(format!("{key} = {path:?} is not an absolute path"));
             }
         }
         let parent = &self.runtime.cgroup_parent;
         if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
-            return Err(format!("runtime.cgroup_parent = {parent:?}: use an absolute cgroup path such as \"/criquet\""));
+            return Err(format!(
+                "runtime.cgroup_parent = {parent:?}: use an absolute cgroup path such as \"/criquet\""
+            ));
         }
         if !(1..=64).contains(&self.image.downloads) {
             return Err(format!("image.downloads = {}: use 1 to 64", self.image.downloads));
@@ -247,7 +267,9 @@ impl Config {
         }
         let bridge = &self.network.builtin.bridge;
         if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ']) {
-            return Err(format!("network.builtin.bridge = {bridge:?}: a link name has 1 to 15 characters, no '/' or space"));
+            return Err(format!(
+                "network.builtin.bridge = {bridge:?}: a link name has 1 to 15 characters, no '/' or space"
+            ));
         }
         if self.stream.tls_cert.as_os_str().is_empty() != self.stream.tls_key.as_os_str().is_empty() {
             return Err("stream.tls_cert and stream.tls_key belong together: set both or none".into());
@@ -260,7 +282,8 @@ impl Config {
     /// # Errors
     /// The configuration cannot be written as TOML, which would be a fault in this program.
     pub fn render(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self).map_err(|error| ConfigError(format!("writing the configuration: {error}")))
+        toml::to_string_pretty(self)
+            .map_err(|error| ConfigError(format!("writing the configuration: {error}")))
     }
 }
 
@@ -268,7 +291,8 @@ fn read(path: &Path) -> Result<toml::Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError(format!("config {}: {error}", path.display())))?;
     // Read into the types first: only then does an error know its line.
-    toml::from_str::<Config>(&text).map_err(|error| ConfigError(format!("config {}: {error}", path.display())))?;
+    toml::from_str::<Config>(&text)
+        .map_err(|error| ConfigError(format!("config {}: {error}", path.display())))?;
     toml::from_str(&text).map_err(|error| ConfigError(format!("config {}: {error}", path.display())))
 }
 
@@ -312,7 +336,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_default() {
-        assert_eq!(load("").unwrap().render().unwrap(), Config::default().render().unwrap());
+        assert_eq!(
+            load("").unwrap().render().unwrap(),
+            Config::default().render().unwrap()
+        );
     }
 
     #[test]
@@ -322,7 +349,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
-        let error = load("root = \"/x\"\n[runtime]\nshimm = \"/y\"\n").unwrap_err().to_string();
+        let error = load("root = \"/x\"\n[runtime]\nshimm = \"/y\"\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("shimm") && error.contains("line 3"), "{error}");
     }
 
@@ -332,7 +361,10 @@ mod tests {
             ("root = \"relative\"", "not an absolute path"),
             ("[runtime]\ncgroup_parent = \"/a/../b\"", "absolute cgroup path"),
             ("[image]\ndownloads = 0", "use 1 to 64"),
-            ("[network.builtin]\nbridge = \"a-name-that-is-far-too-long\"", "1 to 15"),
+            (
+                "[network.builtin]\nbridge = \"a-name-that-is-far-too-long\"",
+                "1 to 15",
+            ),
             ("[stream]\ntls_cert = \"/c\"", "belong together"),
             ("[log]\nformat = \"xml\"", "line 2"),
         ] {

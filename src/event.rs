@@ -44,8 +44,12 @@ impl Default for Events {
 impl Events {
     /// Tells everybody; never waits.
     pub fn tell(&self, sandbox: &str, container: &str, kind: Kind) {
-        let event =
-            Event { container: container.into(), sandbox: sandbox.into(), kind, at_ns: crate::id::now_ns() };
+        let event = Event {
+            container: container.into(),
+            sandbox: sandbox.into(),
+            kind,
+            at_ns: crate::id::now_ns(),
+        };
         // Nobody listening is fine.
         let _ = self.0.send(event);
     }

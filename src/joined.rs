@@ -68,7 +68,10 @@ struct Forget<T> {
 
 impl<T> Drop for Forget<T> {
     fn drop(&mut self) {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.attempts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }
 
@@ -105,7 +108,11 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(0)
         });
-        assert!(tokio::time::timeout(Duration::from_millis(5), call).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(5), call)
+                .await
+                .is_err()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(done.load(Ordering::SeqCst), 1);
     }

@@ -32,8 +32,12 @@ impl Runtime {
     /// # Errors
     /// The records cannot be read. A single broken object is told in the log and does not stop the start.
     pub async fn recover(self: &Arc<Self>, records: &Records) -> Result<()> {
-        let sandboxes = records.load::<SandboxRecord>(Table::Sandboxes).or_internal(|| "recovery".into())?;
-        let containers = records.load::<Record>(Table::Containers).or_internal(|| "recovery".into())?;
+        let sandboxes = records
+            .load::<SandboxRecord>(Table::Sandboxes)
+            .or_internal(|| "recovery".into())?;
+        let containers = records
+            .load::<Record>(Table::Containers)
+            .or_internal(|| "recovery".into())?;
         let (pods, count) = (sandboxes.len(), containers.len());
         let mut condemned = Vec::new();
         for (id, record) in sandboxes {
@@ -44,8 +48,19 @@ impl Runtime {
             }
             self.sandboxes.insert(&id, sandbox);
         }
-        join_all(containers.into_iter().map(|(id, record)| self.recover_container(id, record))).await;
-        join_all(self.sandboxes.all().into_iter().map(|sandbox| self.recover_sandbox(sandbox))).await;
+        join_all(
+            containers
+                .into_iter()
+                .map(|(id, record)| self.recover_container(id, record)),
+        )
+        .await;
+        join_all(
+            self.sandboxes
+                .all()
+                .into_iter()
+                .map(|sandbox| self.recover_sandbox(sandbox)),
+        )
+        .await;
         for sandbox in condemned {
             if let Err(fault) = self.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(sandbox = %sandbox.id, %fault, "a half-made or half-removed pod is not gone yet");
@@ -87,7 +102,11 @@ impl Runtime {
     async fn recover_container(self: &Arc<Self>, id: String, record: Record) {
         let Some(sandbox) = self.sandboxes.find(&record.sandbox) else {
             tracing::warn!(container = %id, sandbox = %record.sandbox, "a container without a pod is removed");
-            let stand_in = Arc::new(Sandbox::new(record.sandbox.clone(), stand_in(), self.sandbox_dir("")));
+            let stand_in = Arc::new(Sandbox::new(
+                record.sandbox.clone(),
+                stand_in(),
+                self.sandbox_dir(""),
+            ));
             let container = self.adopt(id, record, stand_in, State::Created);
             self.take_away(&container).await;
             return;
@@ -119,10 +138,15 @@ impl Runtime {
             Ok(()) => {}
             Err(_) => {
                 tracing::warn!(container = %container.id, "a shim does not answer; its container counts as running");
-                container.state.send_replace(State::Running { since_ns: 0, pid: 0 });
+                container
+                    .state
+                    .send_replace(State::Running { since_ns: 0, pid: 0 });
                 let (runtime, container) = (Arc::clone(self), Arc::clone(container));
                 tokio::spawn(async move {
-                    while tokio::time::timeout(INSPECT_DEADLINE, runtime.ask_shim(&container)).await.is_err() {
+                    while tokio::time::timeout(INSPECT_DEADLINE, runtime.ask_shim(&container))
+                        .await
+                        .is_err()
+                    {
                         tokio::time::sleep(INSPECT_PAUSE).await;
                     }
                 });
@@ -142,7 +166,10 @@ impl Runtime {
                     *container.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
                 }
                 state::Phase::Running | state::Phase::Exited => {
-                    let running = State::Running { since_ns: state.started_at_ns, pid: state.pid };
+                    let running = State::Running {
+                        since_ns: state.started_at_ns,
+                        pid: state.pid,
+                    };
                     container.state.send_replace(running);
                     self.watch(container, link);
                 }
@@ -164,15 +191,23 @@ impl Runtime {
         for image in std::iter::once(&record.image_id).chain(&record.volume_images) {
             match self.lease(image) {
                 Ok(lease) => leases.push(lease),
-                Err(fault) => tracing::warn!(container = %container.id, %fault, "the image of a container is gone"),
+                Err(fault) => {
+                    tracing::warn!(container = %container.id, %fault, "the image of a container is gone")
+                }
             }
         }
     }
 
     /// Ends and clears a container that must not be.
     async fn take_away(self: &Arc<Self>, container: &Arc<Container>) {
-        let kill = request::Kind::Signal(shim::Signal { signal: SIGKILL, all: true });
-        if tokio::time::timeout(END_DEADLINE, supervise::tell(&container.dir, kill)).await.is_ok_and(|told| told.is_ok()) {
+        let kill = request::Kind::Signal(shim::Signal {
+            signal: SIGKILL,
+            all: true,
+        });
+        if tokio::time::timeout(END_DEADLINE, supervise::tell(&container.dir, kill))
+            .await
+            .is_ok_and(|told| told.is_ok())
+        {
             // Its end is the end of its shim; the connection closes then.
             if let Ok(link) = Link::connect(&container.dir).await {
                 let ended = async { while let Ok(Some(_)) = link.receive().await {} };
@@ -185,15 +220,25 @@ impl Runtime {
             Err(fault) => Err(fault),
         };
         match gone {
-            Ok(()) => self.events.tell(&container.sandbox.id, &container.id, EventKind::Deleted),
+            Ok(()) => self
+                .events
+                .tell(&container.sandbox.id, &container.id, EventKind::Deleted),
             Err(fault) => tracing::warn!(container = %container.id, %fault, "a container is not gone yet"),
         }
     }
 
     /// Folders without a record: their creation did not get far enough to be known, or their record was lost.
     async fn remove_orphans(self: &Arc<Self>) {
-        let known: HashSet<String> = self.containers.all().iter().map(|container| container.id.clone()).collect();
-        for base in [self.config.state.join("containers"), self.config.root.join("containers")] {
+        let known: HashSet<String> = self
+            .containers
+            .all()
+            .iter()
+            .map(|container| container.id.clone())
+            .collect();
+        for base in [
+            self.config.state.join("containers"),
+            self.config.root.join("containers"),
+        ] {
             for id in names(&base) {
                 if known.contains(&id) {
                     continue;
@@ -218,8 +263,13 @@ impl Runtime {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.filter_map(std::result::Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(std::result::Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }
 
 /// The record of a container of which only the id is known.

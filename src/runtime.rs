@@ -35,7 +35,10 @@ pub struct Registry<T> {
 
 impl<T> Registry<T> {
     fn new(kind: &'static str) -> Self {
-        Self { kind, objects: RwLock::default() }
+        Self {
+            kind,
+            objects: RwLock::default(),
+        }
     }
 
     /// The object with this id, or with the only id that starts so.
@@ -58,23 +61,35 @@ impl<T> Registry<T> {
     /// # Errors
     /// `NotFound`.
     pub fn get(&self, name: &str) -> Result<Arc<T>> {
-        self.find(name).ok_or_else(|| Fault::not_found(format!("{} {name:?} does not exist", self.kind)))
+        self.find(name)
+            .ok_or_else(|| Fault::not_found(format!("{} {name:?} does not exist", self.kind)))
     }
 
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Makes an object known.
     pub fn insert(&self, id: &str, object: Arc<T>) {
-        self.objects.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), object);
+        self.objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned(), object);
     }
 
     /// Forgets an object.
     pub fn remove(&self, id: &str) {
-        self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 }
 
@@ -121,11 +136,16 @@ impl Runtime {
             private_dir(dir)?;
         }
         let lock = lock(&config.root)?;
-        for dir in [config.root.join("containers"), config.state.join("sandboxes"), config.state.join("containers")] {
+        for dir in [
+            config.root.join("containers"),
+            config.state.join("sandboxes"),
+            config.state.join("containers"),
+        ] {
             private_dir(&dir)?;
         }
         let launcher = Launcher::load(&shim_path(&config)?)?;
-        let (store, records) = Store::open(&config.root.join("state.redb")).or_internal(|| "opening the store".into())?;
+        let (store, records) =
+            Store::open(&config.root.join("state.redb")).or_internal(|| "opening the store".into())?;
         let images = open_images(&config).await?;
         let network = Network::open(criquet_network::Options {
             conf_dir: config.network.conf_dir.clone(),
@@ -181,7 +201,11 @@ impl Runtime {
     /// The containers of a sandbox.
     #[must_use]
     pub fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
-        self.containers.all().into_iter().filter(|container| container.sandbox.id == sandbox).collect()
+        self.containers
+            .all()
+            .into_iter()
+            .filter(|container| container.sandbox.id == sandbox)
+            .collect()
     }
 
     /// The default cgroup parent, when nothing is in it: a stopped daemon without containers leaves no cgroup.
@@ -235,7 +259,11 @@ pub fn shim_path(config: &Config) -> Result<PathBuf> {
 pub fn private_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let doing = || format!("making the folder {dir:?}");
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).or_internal(doing)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .or_internal(doing)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).or_internal(doing)
 }
 
@@ -253,11 +281,22 @@ fn lock(root: &Path) -> Result<std::fs::File> {
 
 /// Tried, not derived from a version: a file system can lack idmapped mounts on any kernel.
 fn user_namespaces(root: &Path) -> bool {
-    const IDS: [IdMap; 1] = [IdMap { container: 0, host: 100_000, length: 1 }];
-    let maps = Maps { uids: IDS.to_vec(), gids: IDS.to_vec() };
+    const IDS: [IdMap; 1] = [IdMap {
+        container: 0,
+        host: 100_000,
+        length: 1,
+    }];
+    let maps = Maps {
+        uids: IDS.to_vec(),
+        gids: IDS.to_vec(),
+    };
     let made = namespace::create(Kinds::default(), Some(&maps));
     let overlay = HostFacts::detect(root).is_ok_and(|host| host.kernel >= OVERLAY_IDMAP_KERNEL);
-    overlay && made.is_ok_and(|made| made.user.is_some_and(|user| criquet_sys::mount::can_map_ids(root, user)))
+    overlay
+        && made.is_ok_and(|made| {
+            made.user
+                .is_some_and(|user| criquet_sys::mount::can_map_ids(root, user))
+        })
 }
 
 fn boot_id() -> Result<String> {

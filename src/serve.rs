@@ -39,18 +39,27 @@ pub async fn serve(config: Config) -> Result<()> {
     let socket = config.socket.clone();
     let stream_options = stream_options(&config);
     let runtime = Runtime::open(config).await?;
-    let sessions = Arc::new(Sessions { runtime: Arc::clone(&runtime) });
+    let sessions = Arc::new(Sessions {
+        runtime: Arc::clone(&runtime),
+    });
     let streams = criquet_stream::Server::start(stream_options, sessions)
         .await
         .or_internal(|| "starting the streaming server (stream.address)".into())?;
     let listener = listen(&socket)?;
-    let calls = RuntimeServiceServer::new(Runtimes { runtime: Arc::clone(&runtime), streams: streams.clone() })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let admin = AdminServiceServer::new(AdminCalls { runtime: Arc::clone(&runtime) });
-    let images = ImageServiceServer::new(ImageCalls { runtime: Arc::clone(&runtime) })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let calls = RuntimeServiceServer::new(Runtimes {
+        runtime: Arc::clone(&runtime),
+        streams: streams.clone(),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServiceServer::new(AdminCalls {
+        runtime: Arc::clone(&runtime),
+    });
+    let images = ImageServiceServer::new(ImageCalls {
+        runtime: Arc::clone(&runtime),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "criquet serves");
     let (tell_end, ending) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
@@ -103,8 +112,11 @@ fn listen(socket: &Path) -> Result<UnixListener> {
 
 async fn wait_for_end() -> Result<()> {
     let on = |kind| signal(kind).or_internal(|| "listening for signals".into());
-    let (mut term, mut int, mut hup) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    let (mut term, mut int, mut hup) = (
+        on(SignalKind::terminate())?,
+        on(SignalKind::interrupt())?,
+        on(SignalKind::hangup())?,
+    );
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(()),

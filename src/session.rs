@@ -47,20 +47,44 @@ impl Backend for Sessions {
     type Running = Attended;
 
     async fn exec(&self, session: Session) -> std::result::Result<Attended, String> {
-        let Session::Exec { container, command, tty, stdin, stdout, stderr } = session else {
+        let Session::Exec {
+            container,
+            command,
+            tty,
+            stdin,
+            stdout,
+            stderr,
+        } = session
+        else {
             return Err("not an exec".into());
         };
         let start = async {
             let container = self.runtime.containers.get(&container)?;
-            let wanted = Wanted { tty, stdin, stdout, stderr };
+            let wanted = Wanted {
+                tty,
+                stdin,
+                stdout,
+                stderr,
+            };
             let (exec, streams) = exec::start(&container, command, wanted).await?;
-            Ok::<_, Fault>(Attended { stdio: Some(stdio(streams, stdin)?), ended: false, kind: Attending::Exec(Arc::new(exec)) })
+            Ok::<_, Fault>(Attended {
+                stdio: Some(stdio(streams, stdin)?),
+                ended: false,
+                kind: Attending::Exec(Arc::new(exec)),
+            })
         };
         start.await.map_err(|fault| fault.message)
     }
 
     async fn attach(&self, session: Session) -> std::result::Result<Attended, String> {
-        let Session::Attach { container, tty: _, stdin, stdout, stderr } = session else {
+        let Session::Attach {
+            container,
+            tty: _,
+            stdin,
+            stdout,
+            stderr,
+        } = session
+        else {
             return Err("not an attach".into());
         };
         let start = async {
@@ -96,9 +120,8 @@ fn dial(netns: Option<BorrowedFd<'_>>, port: u16) -> Result<TcpStream> {
     };
     let connected = match netns {
         None => connect(),
-        Some(netns) => {
-            criquet_sys::namespace::in_netns(netns, connect).or_internal(|| "joining the pod's network".into())?
-        }
+        Some(netns) => criquet_sys::namespace::in_netns(netns, connect)
+            .or_internal(|| "joining the pod's network".into())?,
     };
     connected.map_err(|error| Fault::unavailable(format!("connecting to port {port} in the pod: {error}")))
 }
@@ -110,9 +133,17 @@ fn stdio(streams: Streams, stdin: bool) -> Result<Stdio> {
         } else {
             None
         };
-        return nonblocking(Stdio { stdin: input, stdout: Some(master), stderr: None });
+        return nonblocking(Stdio {
+            stdin: input,
+            stdout: Some(master),
+            stderr: None,
+        });
     }
-    nonblocking(Stdio { stdin: streams.stdin, stdout: streams.stdout, stderr: streams.stderr })
+    nonblocking(Stdio {
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+    })
 }
 
 fn nonblocking(stdio: Stdio) -> Result<Stdio> {
@@ -139,8 +170,20 @@ async fn attach(container: Arc<Container>, stdin: bool, stdout: bool, stderr: bo
     }
     let link = connect(&container).await?;
     let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
-    link.done(request::Kind::Attach(shim::Attach { stdin, stdout, stderr }), &fds).await?;
-    Ok(Attended { stdio: Some(nonblocking(stdio)?), ended: false, kind: Attending::Attach(Arc::new(link), container) })
+    link.done(
+        request::Kind::Attach(shim::Attach {
+            stdin,
+            stdout,
+            stderr,
+        }),
+        &fds,
+    )
+    .await?;
+    Ok(Attended {
+        stdio: Some(nonblocking(stdio)?),
+        ended: false,
+        kind: Attending::Attach(Arc::new(link), container),
+    })
 }
 
 impl Running for Attended {
@@ -173,7 +216,10 @@ impl Running for Attended {
                 let link = Arc::clone(link);
                 Arc::new(move |size| {
                     let link = Arc::clone(&link);
-                    let resize = shim::Resize { width: size.width.into(), height: size.height.into() };
+                    let resize = shim::Resize {
+                        width: size.width.into(),
+                        height: size.height.into(),
+                    };
                     tokio::spawn(async move { link.send(request::Kind::Resize(resize), &[]).await });
                 })
             }

@@ -1,7 +1,11 @@
 //! The messages that criquet speaks: the Container Runtime Interface ([`cri`]) and the talk between the
 //! daemon and a container's shim ([`shim`]).
 #![forbid(unsafe_code)]
-#![allow(missing_debug_implementations, clippy::large_enum_variant, clippy::doc_lazy_continuation)]
+#![allow(
+    missing_debug_implementations,
+    clippy::large_enum_variant,
+    clippy::doc_lazy_continuation
+)]
 
 /// CRI v1 as of Kubernetes 1.37.
 #[cfg(feature = "cri")]

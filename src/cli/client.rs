@@ -30,10 +30,12 @@ impl Client {
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
         // The address is never used: the connector knows the socket.
-        let channel = Endpoint::from_static("http://criquet").connect_with_connector(connector).await.or_fault(
-            Kind::Unavailable,
-            || format!("connecting to {socket:?} (does criquet serve there? see --socket)"),
-        )?;
+        let channel = Endpoint::from_static("http://criquet")
+            .connect_with_connector(connector)
+            .await
+            .or_fault(Kind::Unavailable, || {
+                format!("connecting to {socket:?} (does criquet serve there? see --socket)")
+            })?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             image: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),

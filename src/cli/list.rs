@@ -44,14 +44,29 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 /// `criquet ps`.
 pub(super) async fn containers(socket: &Path, all: bool) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let state = cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() };
-    let filter = cri::ContainerFilter { state: (!all).then_some(state), ..cri::ContainerFilter::default() };
+    let state = cri::ContainerStateValue {
+        state: cri::ContainerState::ContainerRunning.into(),
+    };
+    let filter = cri::ContainerFilter {
+        state: (!all).then_some(state),
+        ..cri::ContainerFilter::default()
+    };
     let request = cri::ListContainersRequest { filter: Some(filter) };
-    let containers = client.runtime.list_containers(request).await.map_err(refused)?.into_inner().containers;
+    let containers = client
+        .runtime
+        .list_containers(request)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .containers;
     let rows: Vec<Vec<String>> = containers
         .into_iter()
         .map(|container| {
-            let state = container.state().as_str_name().trim_start_matches("CONTAINER_").to_lowercase();
+            let state = container
+                .state()
+                .as_str_name()
+                .trim_start_matches("CONTAINER_")
+                .to_lowercase();
             vec![
                 short(&container.id).to_owned(),
                 container.metadata.unwrap_or_default().name,
@@ -69,13 +84,28 @@ pub(super) async fn containers(socket: &Path, all: bool) -> Result<ExitCode> {
 pub(super) async fn pods(socket: &Path) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
     let request = cri::ListPodSandboxRequest { filter: None };
-    let pods = client.runtime.list_pod_sandbox(request).await.map_err(refused)?.into_inner().items;
+    let pods = client
+        .runtime
+        .list_pod_sandbox(request)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .items;
     let rows: Vec<Vec<String>> = pods
         .into_iter()
         .map(|pod| {
-            let state = pod.state().as_str_name().trim_start_matches("SANDBOX_").to_lowercase();
+            let state = pod
+                .state()
+                .as_str_name()
+                .trim_start_matches("SANDBOX_")
+                .to_lowercase();
             let metadata = pod.metadata.unwrap_or_default();
-            vec![short(&pod.id).to_owned(), metadata.namespace, metadata.name, state]
+            vec![
+                short(&pod.id).to_owned(),
+                metadata.namespace,
+                metadata.name,
+                state,
+            ]
         })
         .collect();
     say(&table(&["POD", "NAMESPACE", "NAME", "STATE"], &rows));
@@ -86,12 +116,27 @@ pub(super) async fn pods(socket: &Path) -> Result<ExitCode> {
 pub(super) async fn images(socket: &Path) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
     let request = cri::ListImagesRequest { filter: None };
-    let images = client.image.list_images(request).await.map_err(refused)?.into_inner().images;
+    let images = client
+        .image
+        .list_images(request)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .images;
     let rows: Vec<Vec<String>> = images
         .into_iter()
         .map(|image| {
-            let name = image.repo_tags.into_iter().chain(image.repo_digests).next().unwrap_or_default();
-            vec![name, short(image.id.trim_start_matches("sha256:")).to_owned(), image.size.to_string()]
+            let name = image
+                .repo_tags
+                .into_iter()
+                .chain(image.repo_digests)
+                .next()
+                .unwrap_or_default();
+            vec![
+                name,
+                short(image.id.trim_start_matches("sha256:")).to_owned(),
+                image.size.to_string(),
+            ]
         })
         .collect();
     say(&table(&["IMAGE", "ID", "BYTES"], &rows));
@@ -101,25 +146,44 @@ pub(super) async fn images(socket: &Path) -> Result<ExitCode> {
 /// `criquet logs`.
 pub(super) async fn logs(socket: &Path, container: &str, follow: bool) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
-    let status = client.runtime.container_status(request.clone()).await.map_err(refused)?.into_inner().status;
+    let request = cri::ContainerStatusRequest {
+        container_id: container.to_owned(),
+        verbose: false,
+    };
+    let status = client
+        .runtime
+        .container_status(request.clone())
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .status;
     let path = status.unwrap_or_default().log_path;
     if path.is_empty() {
-        return Err(Fault::failed_precondition(format!("container {container:?} was made without a log")));
+        return Err(Fault::failed_precondition(format!(
+            "container {container:?} was made without a log"
+        )));
     }
-    let mut file = std::fs::File::open(&path).or_fault(Kind::NotFound, || format!("opening the log {path:?}"))?;
+    let mut file =
+        std::fs::File::open(&path).or_fault(Kind::NotFound, || format!("opening the log {path:?}"))?;
     let mut rest = String::new();
     loop {
         let mut text = String::new();
         // A log is bytes; what is no UTF-8 is shown as a replacement character.
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).or_internal(|| format!("reading the log {path:?}"))?;
+        file.read_to_end(&mut bytes)
+            .or_internal(|| format!("reading the log {path:?}"))?;
         text.push_str(&String::from_utf8_lossy(&bytes));
         print_lines(&mut rest, &text);
         if !follow {
             return Ok(ExitCode::SUCCESS);
         }
-        let status = client.runtime.container_status(request.clone()).await.map_err(refused)?.into_inner().status;
+        let status = client
+            .runtime
+            .container_status(request.clone())
+            .await
+            .map_err(refused)?
+            .into_inner()
+            .status;
         if bytes.is_empty() && status.unwrap_or_default().state() == cri::ContainerState::ContainerExited {
             return Ok(ExitCode::SUCCESS);
         }
@@ -128,7 +192,8 @@ pub(super) async fn logs(socket: &Path, container: &str, follow: bool) -> Result
         let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         if file.stream_position().is_ok_and(|at| at > length) {
             file = std::fs::File::open(&path).or_internal(|| format!("opening the log {path:?}"))?;
-            file.seek(SeekFrom::Start(0)).or_internal(|| format!("reading the log {path:?}"))?;
+            file.seek(SeekFrom::Start(0))
+                .or_internal(|| format!("reading the log {path:?}"))?;
         }
     }
 }
@@ -155,22 +220,47 @@ pub(super) fn check(config: &Config) -> Result<ExitCode> {
         problems += u32::from(!good);
         say(&format!("{} {what}\n", if good { "ok     " } else { "PROBLEM" }));
     };
-    line(host.kernel >= KERNEL_MIN, &format!("kernel {}.{} (5.14 or newer)", host.kernel.0, host.kernel.1));
-    line(true, if host.cgroup.v2 { "cgroup v2" } else { "cgroup v1 or hybrid" });
+    line(
+        host.kernel >= KERNEL_MIN,
+        &format!("kernel {}.{} (5.14 or newer)", host.kernel.0, host.kernel.1),
+    );
+    line(
+        true,
+        if host.cgroup.v2 {
+            "cgroup v2"
+        } else {
+            "cgroup v1 or hybrid"
+        },
+    );
     for controller in ["cpu", "memory", "pids"] {
-        line(host.cgroup.with(controller).is_some(), &format!("cgroup controller {controller}"));
+        line(
+            host.cgroup.with(controller).is_some(),
+            &format!("cgroup controller {controller}"),
+        );
     }
     let admin = host.capabilities & crate::plan::capabilities::bit("SYS_ADMIN") != 0;
     line(admin, "CAP_SYS_ADMIN");
-    let filesystems = std::fs::read_to_string("/proc/filesystems").or_internal(|| "reading /proc/filesystems".into())?;
-    line(filesystems.contains("\toverlay"), "overlay file system (modprobe overlay)");
+    let filesystems =
+        std::fs::read_to_string("/proc/filesystems").or_internal(|| "reading /proc/filesystems".into())?;
+    line(
+        filesystems.contains("\toverlay"),
+        "overlay file system (modprobe overlay)",
+    );
     let shim = crate::runtime::shim_path(config)?;
     line(shim.exists(), &format!("shim {}", shim.display()));
     if host.capabilities & crate::plan::capabilities::bit("SYS_RESOURCE") == 0 {
         say("note    without CAP_SYS_RESOURCE: OOM scores are not lowered, hard limits not raised\n");
     }
-    say(&format!("note    AppArmor {}, SELinux {}\n", on(host.apparmor), on(host.selinux)));
-    Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say(&format!(
+        "note    AppArmor {}, SELinux {}\n",
+        on(host.apparmor),
+        on(host.selinux)
+    ));
+    Ok(if problems == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn on(value: bool) -> &'static str {

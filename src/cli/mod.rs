@@ -214,12 +214,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { file } => crate::cli::list::check(&file.load()?),
-        Command::Config { command: ConfigCommand::Default } => {
-            let text = Config::default().render().map_err(|error| Fault::internal(error.to_string()))?;
+        Command::Config {
+            command: ConfigCommand::Default,
+        } => {
+            let text = Config::default()
+                .render()
+                .map_err(|error| Fault::internal(error.to_string()))?;
             say(&text);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Config { command: ConfigCommand::Check { file } } => {
+        Command::Config {
+            command: ConfigCommand::Check { file },
+        } => {
             file.load()?;
             say("the configuration is valid\n");
             Ok(ExitCode::SUCCESS)
@@ -241,19 +247,58 @@ fn run(cli: Cli) -> Result<ExitCode> {
 async fn ask(command: Command) -> Result<ExitCode> {
     match command {
         Command::Ps { daemon, all } => list::containers(&daemon.socket, all).await,
-        Command::Logs { daemon, follow, container } => list::logs(&daemon.socket, &container, follow).await,
-        Command::Exec { daemon, timeout, container, command } => {
-            pod::exec(&daemon.socket, container, command, timeout).await
+        Command::Logs {
+            daemon,
+            follow,
+            container,
+        } => list::logs(&daemon.socket, &container, follow).await,
+        Command::Exec {
+            daemon,
+            timeout,
+            container,
+            command,
+        } => pod::exec(&daemon.socket, container, command, timeout).await,
+        Command::Pod {
+            command:
+                PodCommand::Run {
+                    daemon,
+                    name,
+                    host_network,
+                    log_dir,
+                    image,
+                    command,
+                },
+        } => {
+            pod::run(
+                &daemon.socket,
+                pod::Run {
+                    name,
+                    host_network,
+                    log_dir,
+                    image,
+                    command,
+                },
+            )
+            .await
         }
-        Command::Pod { command: PodCommand::Run { daemon, name, host_network, log_dir, image, command } } => {
-            pod::run(&daemon.socket, pod::Run { name, host_network, log_dir, image, command }).await
-        }
-        Command::Pod { command: PodCommand::Ls { daemon } } => list::pods(&daemon.socket).await,
-        Command::Pod { command: PodCommand::Rm { daemon, pod } } => pod::remove(&daemon.socket, pod).await,
-        Command::Image { command: ImageCommand::Load { daemon, file } } => pod::load(&daemon.socket, &file).await,
-        Command::Image { command: ImageCommand::Pull { daemon, image } } => pod::pull(&daemon.socket, image).await,
-        Command::Image { command: ImageCommand::Ls { daemon } } => list::images(&daemon.socket).await,
-        Command::Image { command: ImageCommand::Rm { daemon, image } } => pod::remove_image(&daemon.socket, image).await,
+        Command::Pod {
+            command: PodCommand::Ls { daemon },
+        } => list::pods(&daemon.socket).await,
+        Command::Pod {
+            command: PodCommand::Rm { daemon, pod },
+        } => pod::remove(&daemon.socket, pod).await,
+        Command::Image {
+            command: ImageCommand::Load { daemon, file },
+        } => pod::load(&daemon.socket, &file).await,
+        Command::Image {
+            command: ImageCommand::Pull { daemon, image },
+        } => pod::pull(&daemon.socket, image).await,
+        Command::Image {
+            command: ImageCommand::Ls { daemon },
+        } => list::images(&daemon.socket).await,
+        Command::Image {
+            command: ImageCommand::Rm { daemon, image },
+        } => pod::remove_image(&daemon.socket, image).await,
         Command::Serve { .. } | Command::Check { .. } | Command::Config { .. } | Command::Version => {
             Err(Fault::internal("not a client's command"))
         }

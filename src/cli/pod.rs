@@ -25,18 +25,40 @@ pub(super) struct Run {
 /// `criquet pod run`.
 pub(super) async fn run(socket: &Path, run: Run) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let spec = cri::ImageSpec { image: run.image.clone(), ..cri::ImageSpec::default() };
-    let known = client.image.image_status(cri::ImageStatusRequest { image: Some(spec.clone()), verbose: false });
+    let spec = cri::ImageSpec {
+        image: run.image.clone(),
+        ..cri::ImageSpec::default()
+    };
+    let known = client.image.image_status(cri::ImageStatusRequest {
+        image: Some(spec.clone()),
+        verbose: false,
+    });
     if known.await.map_err(refused)?.into_inner().image.is_none() {
         eprintln!("pulling {}", run.image);
-        let pull = cri::PullImageRequest { image: Some(spec.clone()), ..cri::PullImageRequest::default() };
+        let pull = cri::PullImageRequest {
+            image: Some(spec.clone()),
+            ..cri::PullImageRequest::default()
+        };
         client.image.pull_image(pull).await.map_err(refused)?;
     }
     let uid = id::mint().or_internal(|| "making an id".into())?;
-    let name = if run.name.is_empty() { format!("pod-{}", id::short(&uid)) } else { run.name };
+    let name = if run.name.is_empty() {
+        format!("pod-{}", id::short(&uid))
+    } else {
+        run.name
+    };
     let config = sandbox(&name, &uid, run.host_network, &run.log_dir);
-    let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
-    let pod = client.runtime.run_pod_sandbox(request).await.map_err(refused)?.into_inner().pod_sandbox_id;
+    let request = cri::RunPodSandboxRequest {
+        config: Some(config.clone()),
+        runtime_handler: String::new(),
+    };
+    let pod = client
+        .runtime
+        .run_pod_sandbox(request)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .pod_sandbox_id;
     let started = start(&mut client, &pod, config, spec, run.command).await;
     match started {
         Ok(container) => {
@@ -53,7 +75,11 @@ pub(super) async fn run(socket: &Path, run: Run) -> Result<ExitCode> {
 }
 
 fn sandbox(name: &str, uid: &str, host_network: bool, log_dir: &Path) -> cri::PodSandboxConfig {
-    let network = if host_network { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
+    let network = if host_network {
+        cri::NamespaceMode::Node
+    } else {
+        cri::NamespaceMode::Pod
+    };
     let namespaces = cri::NamespaceOption {
         network: network.into(),
         pid: cri::NamespaceMode::Container.into(),
@@ -85,7 +111,10 @@ async fn start(
     image: cri::ImageSpec,
     command: Vec<String>,
 ) -> Result<String> {
-    let namespaces = sandbox.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let namespaces = sandbox
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
     let namespace_options = namespaces.and_then(|security| security.namespace_options.clone());
     let security = cri::LinuxContainerSecurityContext {
         namespace_options,
@@ -97,11 +126,17 @@ async fn start(
         ..cri::LinuxContainerSecurityContext::default()
     };
     let config = cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: "main".into(), attempt: 0 }),
+        metadata: Some(cri::ContainerMetadata {
+            name: "main".into(),
+            attempt: 0,
+        }),
         image: Some(image),
         command,
         log_path: "main.log".into(),
-        linux: Some(cri::LinuxContainerConfig { security_context: Some(security), resources: None }),
+        linux: Some(cri::LinuxContainerConfig {
+            security_context: Some(security),
+            resources: None,
+        }),
         ..cri::ContainerConfig::default()
     };
     let request = cri::CreateContainerRequest {
@@ -109,8 +144,16 @@ async fn start(
         config: Some(config),
         sandbox_config: Some(sandbox),
     };
-    let container_id = client.runtime.create_container(request).await.map_err(refused)?.into_inner().container_id;
-    let request = cri::StartContainerRequest { container_id: container_id.clone() };
+    let container_id = client
+        .runtime
+        .create_container(request)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .container_id;
+    let request = cri::StartContainerRequest {
+        container_id: container_id.clone(),
+    };
     client.runtime.start_container(request).await.map_err(refused)?;
     Ok(container_id)
 }
@@ -118,20 +161,43 @@ async fn start(
 /// `criquet pod rm`.
 pub(super) async fn remove(socket: &Path, pod: String) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let status = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
+    let status = cri::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.clone(),
+        verbose: false,
+    };
     // An unknown id would be a success for the CRI; a person has mistyped it.
     client.runtime.pod_sandbox_status(status).await.map_err(refused)?;
-    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+    let stop = cri::StopPodSandboxRequest {
+        pod_sandbox_id: pod.clone(),
+    };
     client.runtime.stop_pod_sandbox(stop).await.map_err(refused)?;
-    client.runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod }).await.map_err(refused)?;
+    client
+        .runtime
+        .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod })
+        .await
+        .map_err(refused)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `criquet exec`.
-pub(super) async fn exec(socket: &Path, container: String, cmd: Vec<String>, timeout: u32) -> Result<ExitCode> {
+pub(super) async fn exec(
+    socket: &Path,
+    container: String,
+    cmd: Vec<String>,
+    timeout: u32,
+) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let request = cri::ExecSyncRequest { container_id: container, cmd, timeout: timeout.into() };
-    let answer = client.runtime.exec_sync(request).await.map_err(refused)?.into_inner();
+    let request = cri::ExecSyncRequest {
+        container_id: container,
+        cmd,
+        timeout: timeout.into(),
+    };
+    let answer = client
+        .runtime
+        .exec_sync(request)
+        .await
+        .map_err(refused)?
+        .into_inner();
     // A reader that has gone is no error of the command.
     let _ = std::io::stdout().write_all(&answer.stdout);
     let _ = std::io::stderr().write_all(&answer.stderr);
@@ -140,10 +206,20 @@ pub(super) async fn exec(socket: &Path, container: String, cmd: Vec<String>, tim
 
 /// `criquet image load`.
 pub(super) async fn load(socket: &Path, file: &Path) -> Result<ExitCode> {
-    let path = file.canonicalize().or_fault(Kind::NotFound, || format!("finding the archive {file:?}"))?;
-    let path = path.into_os_string().into_string().map_err(|_| Fault::invalid(format!("{file:?} is not UTF-8")))?;
+    let path = file
+        .canonicalize()
+        .or_fault(Kind::NotFound, || format!("finding the archive {file:?}"))?;
+    let path = path
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Fault::invalid(format!("{file:?} is not UTF-8")))?;
     let mut client = Client::connect(socket).await?;
-    let answer = client.admin.load_images(LoadImagesRequest { path }).await.map_err(refused)?.into_inner();
+    let answer = client
+        .admin
+        .load_images(LoadImagesRequest { path })
+        .await
+        .map_err(refused)?
+        .into_inner();
     for image in answer.images {
         say(&format!("{} {}\n", image.id, image.repo_tags.join(" ")));
     }
@@ -153,9 +229,20 @@ pub(super) async fn load(socket: &Path, file: &Path) -> Result<ExitCode> {
 /// `criquet image pull`.
 pub(super) async fn pull(socket: &Path, image: String) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let spec = cri::ImageSpec { image, ..cri::ImageSpec::default() };
-    let request = cri::PullImageRequest { image: Some(spec), ..cri::PullImageRequest::default() };
-    let answer = client.image.pull_image(request).await.map_err(refused)?.into_inner();
+    let spec = cri::ImageSpec {
+        image,
+        ..cri::ImageSpec::default()
+    };
+    let request = cri::PullImageRequest {
+        image: Some(spec),
+        ..cri::PullImageRequest::default()
+    };
+    let answer = client
+        .image
+        .pull_image(request)
+        .await
+        .map_err(refused)?
+        .into_inner();
     say(&format!("{}\n", answer.image_ref));
     Ok(ExitCode::SUCCESS)
 }
@@ -163,11 +250,29 @@ pub(super) async fn pull(socket: &Path, image: String) -> Result<ExitCode> {
 /// `criquet image rm`.
 pub(super) async fn remove_image(socket: &Path, image: String) -> Result<ExitCode> {
     let mut client = Client::connect(socket).await?;
-    let spec = cri::ImageSpec { image: image.clone(), ..cri::ImageSpec::default() };
-    let status = cri::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
-    if client.image.image_status(status).await.map_err(refused)?.into_inner().image.is_none() {
+    let spec = cri::ImageSpec {
+        image: image.clone(),
+        ..cri::ImageSpec::default()
+    };
+    let status = cri::ImageStatusRequest {
+        image: Some(spec.clone()),
+        verbose: false,
+    };
+    if client
+        .image
+        .image_status(status)
+        .await
+        .map_err(refused)?
+        .into_inner()
+        .image
+        .is_none()
+    {
         return Err(Fault::not_found(format!("image {image:?} is not on this host")));
     }
-    client.image.remove_image(cri::RemoveImageRequest { image: Some(spec) }).await.map_err(refused)?;
+    client
+        .image
+        .remove_image(cri::RemoveImageRequest { image: Some(spec) })
+        .await
+        .map_err(refused)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -34,7 +34,9 @@ impl Runtime {
         let container = self.containers.get(name)?;
         let _turn = container.turn.lock().await;
         if matches!(container.state(), State::Exited(_)) {
-            return Err(Fault::failed_precondition(format!("cannot update container {name:?}: it has exited")));
+            return Err(Fault::failed_precondition(format!(
+                "cannot update container {name:?}: it has exited"
+            )));
         }
         let before = container.resources();
         let after = before.updated(&resources);
@@ -49,7 +51,10 @@ impl Runtime {
             adjust_oom_score(pid, adjust);
         }
         let record = container.change(|record| record.config.resources = after);
-        self.store.put(Table::Containers, &container.id, &record).await.or_internal(|| "recording resources".into())
+        self.store
+            .put(Table::Containers, &container.id, &record)
+            .await
+            .or_internal(|| "recording resources".into())
     }
 
     /// Keeps what the kubelet told of a pod's resources.
@@ -68,7 +73,10 @@ impl Runtime {
             record.config.overhead = overhead.or(record.config.overhead.take());
             record.config.resources = resources.or(record.config.resources.take());
         });
-        self.store.put(Table::Sandboxes, &sandbox.id, &record).await.or_internal(|| "recording resources".into())
+        self.store
+            .put(Table::Sandboxes, &sandbox.id, &record)
+            .await
+            .or_internal(|| "recording resources".into())
     }
 
     /// The cgroups of a container, a folder a hierarchy.

@@ -34,7 +34,10 @@ fn kill_each(dir: &Path, depth: u32) -> Result<()> {
     let path = dir.join("cgroup.procs");
     match std::fs::read_to_string(&path) {
         Ok(processes) => {
-            for pid in processes.lines().filter_map(|line| line.trim().parse::<i32>().ok()) {
+            for pid in processes
+                .lines()
+                .filter_map(|line| line.trim().parse::<i32>().ok())
+            {
                 // 0 is a process outside our pid namespace; ESRCH is what we want.
                 if pid > 0 {
                     let _ = criquet_sys::signal::kill(pid, SIGKILL);
@@ -78,7 +81,13 @@ fn remove_tree(dir: &Path, depth: u32) -> std::io::Result<()> {
 }
 
 fn children(dir: &Path) -> Vec<std::path::PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
     let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.filter_map(std::result::Result::ok).filter(is_dir).map(|entry| entry.path()).collect()
+    entries
+        .filter_map(std::result::Result::ok)
+        .filter(is_dir)
+        .map(|entry| entry.path())
+        .collect()
 }

@@ -35,7 +35,11 @@ impl Runtime {
     ///
     /// # Errors
     /// `NotFound`: the pod or an image. Else what could not be made; then nothing is left.
-    pub async fn create_container(self: &Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<String> {
+    pub async fn create_container(
+        self: &Arc<Self>,
+        sandbox: &str,
+        config: ContainerConfig,
+    ) -> Result<String> {
         let sandbox = self.sandboxes.get(sandbox)?;
         let key = format!("{}/{}/{}", sandbox.id, config.name, config.attempt);
         let runtime = Arc::clone(self);
@@ -53,9 +57,13 @@ impl Runtime {
     fn same_container(&self, sandbox: &Sandbox, config: &ContainerConfig) -> Result<Option<String>> {
         let containers = self.containers_of(&sandbox.id);
         let named = |container: &&Arc<Container>| {
-            container.with_record(|record| (&record.config.name, record.config.attempt) == (&config.name, config.attempt))
+            container.with_record(|record| {
+                (&record.config.name, record.config.attempt) == (&config.name, config.attempt)
+            })
         };
-        let Some(container) = containers.iter().find(named) else { return Ok(None) };
+        let Some(container) = containers.iter().find(named) else {
+            return Ok(None);
+        };
         if container.state() == State::Created && container.with_record(|record| record.config == *config) {
             return Ok(Some(container.id.clone()));
         }
@@ -65,9 +73,16 @@ impl Runtime {
         )))
     }
 
-    async fn make_container(self: &Arc<Self>, sandbox: &Arc<Sandbox>, config: ContainerConfig) -> Result<String> {
+    async fn make_container(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        config: ContainerConfig,
+    ) -> Result<String> {
         if sandbox.phase() != SandboxPhase::Ready {
-            return Err(Fault::failed_precondition(format!("pod sandbox {:?} is not ready", id::short(&sandbox.id))));
+            return Err(Fault::failed_precondition(format!(
+                "pod sandbox {:?} is not ready",
+                id::short(&sandbox.id)
+            )));
         }
         let (images, leases) = self.images_of(&config)?;
         let images = Arc::new(images);
@@ -83,7 +98,10 @@ impl Runtime {
             stop_signal: plan::stop_signal(&config, &images.root.config)?,
             config,
         };
-        self.store.put(Table::Containers, &id, &record).await.or_internal(|| "recording the container".into())?;
+        self.store
+            .put(Table::Containers, &id, &record)
+            .await
+            .or_internal(|| "recording the container".into())?;
         let container = Arc::new(Container::new(
             id.clone(),
             record,
@@ -105,7 +123,10 @@ impl Runtime {
         // A pod that was stopped meanwhile did not see this container.
         if sandbox.phase() != SandboxPhase::Ready {
             self.remove_container(&id).await?;
-            return Err(Fault::failed_precondition(format!("pod sandbox {:?} was stopped", id::short(&sandbox.id))));
+            return Err(Fault::failed_precondition(format!(
+                "pod sandbox {:?} was stopped",
+                id::short(&sandbox.id)
+            )));
         }
         self.events.tell(&sandbox.id, &id, EventKind::Created);
         Ok(id)
@@ -135,10 +156,16 @@ impl Runtime {
     /// # Errors
     /// The image is gone.
     pub fn lease(&self, image: &str) -> Result<Lease> {
-        self.images.lease(image).map_err(|error| Fault::not_found(error.to_string()))
+        self.images
+            .lease(image)
+            .map_err(|error| Fault::not_found(error.to_string()))
     }
 
-    async fn set_up_container(self: &Arc<Self>, container: &Arc<Container>, images: &Arc<Images>) -> Result<()> {
+    async fn set_up_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        images: &Arc<Images>,
+    ) -> Result<()> {
         private_dir(&container.dir)?;
         private_dir(&container.root)?;
         let mut fds = Vec::new();
@@ -147,7 +174,8 @@ impl Runtime {
         // Reads the image's files, looks at devices, and compiles a profile that is new.
         let plan = tokio::task::spawn_blocking(move || {
             let plan = runtime.plan(&own, &layers, joined)?;
-            std::fs::write(own.dir.join(PLAN_NAME), plan.encode_to_vec()).or_internal(|| "writing the plan".into())?;
+            std::fs::write(own.dir.join(PLAN_NAME), plan.encode_to_vec())
+                .or_internal(|| "writing the plan".into())?;
             Ok::<_, Fault>(plan)
         })
         .await
@@ -155,7 +183,11 @@ impl Runtime {
         let (link, _pid) = self.launcher.create(&plan, fds).await?;
         let process = plan.process.unwrap_or_default();
         let record = container.change(|record| {
-            record.user = User { uid: process.uid, gid: process.gid, groups: process.groups };
+            record.user = User {
+                uid: process.uid,
+                gid: process.gid,
+                groups: process.groups,
+            };
             record.phase = Phase::Created;
         });
         if let Err(error) = self.store.put(Table::Containers, &container.id, &record).await {
@@ -227,23 +259,37 @@ impl Runtime {
                 plan::Join::at(fds.len())?
             }
         };
-        Ok(plan::Joined { network, ipc, uts, pid, user })
+        Ok(plan::Joined {
+            network,
+            ipc,
+            uts,
+            pid,
+            user,
+        })
     }
 
     fn pid_namespace_of(&self, target: &str, container: &Container) -> Result<OwnedFd> {
         let target = self.containers.get(target)?;
         if target.sandbox.id != container.sandbox.id {
-            return Err(Fault::invalid(format!("target container {:?} is in another pod", target.id)));
+            return Err(Fault::invalid(format!(
+                "target container {:?} is in another pod",
+                target.id
+            )));
         }
         target.require_running("share the pid namespace of")?;
-        let pid = target.pid().ok_or_else(|| Fault::unavailable("the target container's pid is not known"))?;
+        let pid = target
+            .pid()
+            .ok_or_else(|| Fault::unavailable("the target container's pid is not known"))?;
         namespaces::open_pid_of(pid)
     }
 }
 
 /// What is said when a container has no shim any more.
 pub(crate) fn gone(container: &Container, fault: &Fault) -> Fault {
-    Fault::unavailable(format!("the shim of container {:?} is gone: {fault}", id::short(&container.id)))
+    Fault::unavailable(format!(
+        "the shim of container {:?} is gone: {fault}",
+        id::short(&container.id)
+    ))
 }
 
 /// A connection to a container's shim.
@@ -251,5 +297,7 @@ pub(crate) fn gone(container: &Container, fault: &Fault) -> Fault {
 /// # Errors
 /// `Unavailable`.
 pub(crate) async fn connect(container: &Container) -> Result<Link> {
-    supervise::link::Link::connect(&container.dir).await.map_err(|fault| gone(container, &fault))
+    supervise::link::Link::connect(&container.dir)
+        .await
+        .map_err(|fault| gone(container, &fault))
 }

@@ -89,7 +89,10 @@ impl Exec {
 
     /// Kills it and its process group.
     pub async fn kill(&self) {
-        let kill = request::Kind::Signal(shim::Signal { signal: SIGKILL, all: true });
+        let kill = request::Kind::Signal(shim::Signal {
+            signal: SIGKILL,
+            all: true,
+        });
         // It may have ended already, or its container.
         let _ = tokio::time::timeout(CALL_DEADLINE, self.link.send(kill, &[])).await;
     }
@@ -108,9 +111,19 @@ impl Runtime {
     /// # Errors
     /// `NotFound`, `FailedPrecondition`: no such container, or it does not run. `DeadlineExceeded`: `timeout`
     /// passed; no process is left. Else what the shim or execve said.
-    pub async fn exec_sync(&self, name: &str, command: Vec<String>, timeout: Option<Duration>) -> Result<Output> {
+    pub async fn exec_sync(
+        &self,
+        name: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<Output> {
         let container = self.containers.get(name)?;
-        let wanted = Wanted { tty: false, stdin: false, stdout: true, stderr: true };
+        let wanted = Wanted {
+            tty: false,
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        };
         let (exec, streams) = start(&container, command, wanted).await?;
         let killer = KillOnDrop(Some(exec));
         let output = run(&killer, streams, timeout).await;
@@ -134,13 +147,18 @@ impl Runtime {
 ///
 /// # Errors
 /// As [`Runtime::exec_sync`], but for the timeout.
-pub async fn start(container: &Arc<Container>, command: Vec<String>, wanted: Wanted) -> Result<(Exec, Streams)> {
+pub async fn start(
+    container: &Arc<Container>,
+    command: Vec<String>,
+    wanted: Wanted,
+) -> Result<(Exec, Streams)> {
     container.require_running("exec in")?;
     if command.is_empty() {
         return Err(Fault::invalid("an exec needs a command"));
     }
     let process = process_of(container, command, wanted.tty)?;
-    let plan = criquet_sys::memfd::sealed("process", &process.encode_to_vec()).or_internal(|| "storing the command".into())?;
+    let plan = criquet_sys::memfd::sealed("process", &process.encode_to_vec())
+        .or_internal(|| "storing the command".into())?;
     let mut streams = Streams::default();
     let mut theirs = Vec::new();
     if !wanted.tty {
@@ -149,7 +167,10 @@ pub async fn start(container: &Arc<Container>, command: Vec<String>, wanted: Wan
             streams.stdin = Some(write);
             theirs.push(read);
         }
-        for (want, ours) in [(wanted.stdout, &mut streams.stdout), (wanted.stderr, &mut streams.stderr)] {
+        for (want, ours) in [
+            (wanted.stdout, &mut streams.stdout),
+            (wanted.stderr, &mut streams.stderr),
+        ] {
             if want {
                 let Pipe { read, write } = pipe::pipe().or_internal(|| "making a pipe".into())?;
                 *ours = Some(read);
@@ -158,7 +179,8 @@ pub async fn start(container: &Arc<Container>, command: Vec<String>, wanted: Wan
         }
         for end in &theirs {
             // So that /dev/stdout can be opened by the user that runs.
-            pipe::chown(end, process.uid, process.gid).or_internal(|| "giving a pipe to the container's user".into())?;
+            pipe::chown(end, process.uid, process.gid)
+                .or_internal(|| "giving a pipe to the container's user".into())?;
         }
     }
     let piped = !wanted.tty;
@@ -168,7 +190,9 @@ pub async fn start(container: &Arc<Container>, command: Vec<String>, wanted: Wan
         stderr: piped && wanted.stderr,
     });
     let link = connect(container).await?;
-    let fds: Vec<BorrowedFd<'_>> = std::iter::once(plan.as_fd()).chain(theirs.iter().map(AsFd::as_fd)).collect();
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(plan.as_fd())
+        .chain(theirs.iter().map(AsFd::as_fd))
+        .collect();
     let (answer, mut masters) = link.call(request, &fds, START_DEADLINE).await?;
     match answer {
         reply::Kind::Started(_) if wanted.tty => streams.terminal = masters.pop(),
@@ -186,13 +210,21 @@ fn process_of(container: &Container, command: Vec<String>, terminal: bool) -> Re
         return Err(Fault::internal(format!("{}: too large", doing())));
     }
     let plan = Plan::decode(bytes.as_slice()).or_internal(doing)?;
-    let process = plan.process.ok_or_else(|| Fault::internal(format!("{}: it has no process", doing())))?;
+    let process = plan
+        .process
+        .ok_or_else(|| Fault::internal(format!("{}: it has no process", doing())))?;
     Ok(crate::plan::exec_process(process, command, terminal))
 }
 
 async fn run(exec: &KillOnDrop, mut streams: Streams, timeout: Option<Duration>) -> Result<Output> {
-    let exec = exec.0.as_ref().ok_or_else(|| Fault::internal("the exec is gone"))?;
-    let (mut out, mut err) = (Capture::new(streams.stdout.take())?, Capture::new(streams.stderr.take())?);
+    let exec = exec
+        .0
+        .as_ref()
+        .ok_or_else(|| Fault::internal("the exec is gone"))?;
+    let (mut out, mut err) = (
+        Capture::new(streams.stdout.take())?,
+        Capture::new(streams.stderr.take())?,
+    );
     let finished = async {
         let exit = {
             let wait = exec.wait();
@@ -214,11 +246,18 @@ async fn run(exec: &KillOnDrop, mut streams: Streams, timeout: Option<Duration>)
         Some(timeout) => match tokio::time::timeout(timeout, finished).await {
             Ok(exit) => exit?,
             Err(_) => {
-                return Err(Fault::deadline_exceeded(format!("the command did not end within {} s", timeout.as_secs())));
+                return Err(Fault::deadline_exceeded(format!(
+                    "the command did not end within {} s",
+                    timeout.as_secs()
+                )));
             }
         },
     };
-    Ok(Output { code: exit.code, stdout: out.kept, stderr: err.kept })
+    Ok(Output {
+        code: exit.code,
+        stdout: out.kept,
+        stderr: err.kept,
+    })
 }
 
 /// One stream of a command, read to its end; kept up to the limit.
@@ -235,7 +274,10 @@ impl Capture {
                 async_pipe::Receiver::from_owned_fd(fd).or_internal(|| "watching a pipe".into())
             })
             .transpose()?;
-        Ok(Self { pipe, kept: Vec::new() })
+        Ok(Self {
+            pipe,
+            kept: Vec::new(),
+        })
     }
 
     /// To the end of the stream; may be dropped and called again.
@@ -247,7 +289,8 @@ impl Capture {
                 Ok(0) | Err(_) => break,
                 Ok(length) => {
                     let room = OUTPUT_BYTES_MAX - self.kept.len();
-                    self.kept.extend_from_slice(buffer.get(..length.min(room)).unwrap_or_default());
+                    self.kept
+                        .extend_from_slice(buffer.get(..length.min(room)).unwrap_or_default());
                 }
             }
         }

@@ -134,7 +134,14 @@ pub struct Container {
 impl Container {
     /// The object of a record.
     #[must_use]
-    pub fn new(id: String, record: Record, sandbox: Arc<Sandbox>, dir: PathBuf, root: PathBuf, state: State) -> Self {
+    pub fn new(
+        id: String,
+        record: Record,
+        sandbox: Arc<Sandbox>,
+        dir: PathBuf,
+        root: PathBuf,
+        state: State,
+    ) -> Self {
         Self {
             id,
             sandbox,
@@ -208,7 +215,11 @@ impl Container {
     /// Waits until it has ended.
     pub async fn ended(&self) {
         // The sender lives in `self`: waiting cannot fail.
-        let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Exited(_))).await;
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| matches!(state, State::Exited(_)))
+            .await;
     }
 
     /// Resources as last set.

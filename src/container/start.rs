@@ -30,7 +30,9 @@ impl Runtime {
             let _turn = container.turn.lock().await;
             runtime.release(&container).await
         };
-        tokio::spawn(work).await.map_err(|error| Fault::internal(format!("starting a container: {error}")))?
+        tokio::spawn(work)
+            .await
+            .map_err(|error| Fault::internal(format!("starting a container: {error}")))?
     }
 
     async fn release(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
@@ -38,24 +40,41 @@ impl Runtime {
         match container.state() {
             State::Created => {}
             State::Running { .. } => {
-                return Err(Fault::failed_precondition(format!("container {id:?} runs already")));
+                return Err(Fault::failed_precondition(format!(
+                    "container {id:?} runs already"
+                )));
             }
             State::Exited(_) => {
-                return Err(Fault::failed_precondition(format!("container {id:?} has exited; create another one")));
+                return Err(Fault::failed_precondition(format!(
+                    "container {id:?} has exited; create another one"
+                )));
             }
         }
         if container.sandbox.phase() != SandboxPhase::Ready {
-            return Err(Fault::failed_precondition(format!("the pod sandbox of container {id:?} is not ready")));
+            return Err(Fault::failed_precondition(format!(
+                "the pod sandbox of container {id:?} is not ready"
+            )));
         }
-        let first = container.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let first = container
+            .first
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         let link = match first {
             Some(link) => link,
             None => Link::connect(&container.dir).await?,
         };
-        match link.call(request::Kind::Start(shim::Start {}), &[], START_DEADLINE).await {
+        match link
+            .call(request::Kind::Start(shim::Start {}), &[], START_DEADLINE)
+            .await
+        {
             Ok((reply::Kind::Started(started), _)) => {
-                container.state.send_replace(State::Running { since_ns: started.started_at_ns, pid: started.pid });
-                self.events.tell(&container.sandbox.id, &container.id, EventKind::Started);
+                container.state.send_replace(State::Running {
+                    since_ns: started.started_at_ns,
+                    pid: started.pid,
+                });
+                self.events
+                    .tell(&container.sandbox.id, &container.id, EventKind::Started);
                 self.watch(container, link);
                 Ok(())
             }
@@ -95,7 +114,8 @@ impl Runtime {
             tracing::error!(container = %container.id, %error, "the end of a container could not be recorded");
         }
         container.state.send_replace(State::Exited(ended));
-        self.events.tell(&container.sandbox.id, &container.id, EventKind::Stopped);
+        self.events
+            .tell(&container.sandbox.id, &container.id, EventKind::Stopped);
     }
 }
 
@@ -122,5 +142,10 @@ pub(super) fn end_on_disk(container: &Container) -> Ended {
 /// An end of which nothing is known but that it came.
 #[must_use]
 pub fn lost(why: &str) -> Ended {
-    Ended { code: EXIT_CODE_UNKNOWN, finished_at_ns: id::now_ns(), message: why.to_owned(), ..Ended::default() }
+    Ended {
+        code: EXIT_CODE_UNKNOWN,
+        finished_at_ns: id::now_ns(),
+        message: why.to_owned(),
+        ..Ended::default()
+    }
 }

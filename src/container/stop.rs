@@ -25,7 +25,9 @@ impl Runtime {
     /// # Errors
     /// `DeadlineExceeded`: it does not end though it was killed.
     pub async fn stop_container(self: &Arc<Self>, name: &str, grace: Duration) -> Result<()> {
-        let Some(container) = self.containers.find(name) else { return Ok(()) };
+        let Some(container) = self.containers.find(name) else {
+            return Ok(());
+        };
         let runtime = Arc::clone(self);
         tokio::spawn(async move { runtime.end(&container, grace).await })
             .await
@@ -56,7 +58,11 @@ impl Runtime {
             State::Running { .. } => return self.kill(container).await,
             State::Created => {}
         }
-        let first = container.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let first = container
+            .first
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         let link = match first {
             Some(link) => Ok(link),
             None => supervise::link::Link::connect(&container.dir).await,
@@ -64,14 +70,18 @@ impl Runtime {
         if let Ok(link) = link {
             self.watch(container, link);
         } else {
-            self.record_end(container, super::start::end_on_disk(container)).await;
+            self.record_end(container, super::start::end_on_disk(container))
+                .await;
         }
         self.kill(container).await
     }
 
     async fn kill(&self, container: &Arc<Container>) -> Result<()> {
         self.signal(container, SIGKILL, true).await;
-        if tokio::time::timeout(KILL_DEADLINE, container.ended()).await.is_ok() {
+        if tokio::time::timeout(KILL_DEADLINE, container.ended())
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
         Err(Fault::deadline_exceeded(format!(
@@ -100,7 +110,9 @@ impl Runtime {
     /// # Errors
     /// It does not end, or its files do not go; a repeated call, or the next start, goes on.
     pub async fn remove_container(self: &Arc<Self>, name: &str) -> Result<()> {
-        let Some(container) = self.containers.find(name) else { return Ok(()) };
+        let Some(container) = self.containers.find(name) else {
+            return Ok(());
+        };
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
             runtime.end(&container, Duration::ZERO).await?;
@@ -116,7 +128,9 @@ impl Runtime {
                 .or_internal(|| "recording the container".into())?;
             runtime.clear(&container).await?;
             runtime.forget_container(&container).await?;
-            runtime.events.tell(&container.sandbox.id, &container.id, EventKind::Deleted);
+            runtime
+                .events
+                .tell(&container.sandbox.id, &container.id, EventKind::Deleted);
             Ok(())
         })
         .await
@@ -128,9 +142,16 @@ impl Runtime {
     /// # Errors
     /// The record could not be removed.
     pub async fn forget_container(&self, container: &Container) -> Result<()> {
-        self.store.remove(Table::Containers, &container.id).await.or_internal(|| "forgetting the container".into())?;
+        self.store
+            .remove(Table::Containers, &container.id)
+            .await
+            .or_internal(|| "forgetting the container".into())?;
         self.containers.remove(&container.id);
-        container.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        container
+            .leases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clear();
         Ok(())
     }
 
@@ -158,19 +179,29 @@ impl Runtime {
             }
             problems
         });
-        let problems = cleared.await.or_internal(|| "clearing up after a container".into())?;
+        let problems = cleared
+            .await
+            .or_internal(|| "clearing up after a container".into())?;
         if problems.is_empty() {
             return Ok(());
         }
-        Err(Fault::internal(format!("clearing up after container {:?}: {}", container.id, problems.join("; "))))
+        Err(Fault::internal(format!(
+            "clearing up after container {:?}: {}",
+            container.id,
+            problems.join("; ")
+        )))
     }
 
     async fn kill_cgroup(&self, container: &Container) {
         let cgroups = self.cgroup_dirs(container);
-        let killed = tokio::task::spawn_blocking(move || cgroups.iter().try_for_each(|cgroup| super::cgroup::kill(cgroup)));
+        let killed = tokio::task::spawn_blocking(move || {
+            cgroups.iter().try_for_each(|cgroup| super::cgroup::kill(cgroup))
+        });
         match killed.await {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::warn!(container = %container.id, %fault, "a cgroup could not be killed"),
+            Ok(Err(fault)) => {
+                tracing::warn!(container = %container.id, %fault, "a cgroup could not be killed")
+            }
             Err(error) => tracing::warn!(container = %container.id, %error, "a cgroup could not be killed"),
         }
     }

@@ -20,16 +20,23 @@ pub struct AdminCalls {
 
 #[tonic::async_trait]
 impl AdminService for AdminCalls {
-    async fn load_images(&self, request: Request<LoadImagesRequest>) -> Result<Response<LoadImagesResponse>, Status> {
+    async fn load_images(
+        &self,
+        request: Request<LoadImagesRequest>,
+    ) -> Result<Response<LoadImagesResponse>, Status> {
         let path = &request.get_ref().path;
         if !Path::new(path).is_absolute() {
             return Err(Fault::invalid(format!("path {path:?} is not absolute")).into());
         }
-        let archive = std::fs::File::open(path).or_fault(Kind::NotFound, || format!("opening the archive {path:?}"))?;
+        let archive =
+            std::fs::File::open(path).or_fault(Kind::NotFound, || format!("opening the archive {path:?}"))?;
         let images = self.runtime.images.load(archive).await.map_err(fault)?;
         let images = images
             .iter()
-            .map(|image| LoadedImage { id: image.id.clone(), repo_tags: image.repo_tags.clone() })
+            .map(|image| LoadedImage {
+                id: image.id.clone(),
+                repo_tags: image.repo_tags.clone(),
+            })
             .collect();
         Ok(Response::new(LoadImagesResponse { images }))
     }

@@ -28,8 +28,12 @@ pub fn list(runtime: &Runtime, filter: Option<&cri::ContainerFilter>) -> Vec<cri
         .filter(|container| {
             filter.is_none_or(|filter| {
                 (filter.id.is_empty() || container.id.starts_with(&filter.id))
-                    && filter.state.as_ref().is_none_or(|wanted| wanted.state == i32::from(state(&container.state())))
-                    && (filter.pod_sandbox_id.is_empty() || container.sandbox.id.starts_with(&filter.pod_sandbox_id))
+                    && filter
+                        .state
+                        .as_ref()
+                        .is_none_or(|wanted| wanted.state == i32::from(state(&container.state())))
+                    && (filter.pod_sandbox_id.is_empty()
+                        || container.sandbox.id.starts_with(&filter.pod_sandbox_id))
                     && container.with_record(|record| selects(&filter.label_selector, &record.config.labels))
             })
         })
@@ -48,7 +52,10 @@ fn state(state: &State) -> cri::ContainerState {
 }
 
 fn metadata(config: &ContainerConfig) -> cri::ContainerMetadata {
-    cri::ContainerMetadata { name: config.name.clone(), attempt: config.attempt }
+    cri::ContainerMetadata {
+        name: config.name.clone(),
+        attempt: config.attempt,
+    }
 }
 
 fn image_spec(config: &ContainerConfig) -> cri::ImageSpec {
@@ -100,9 +107,16 @@ pub fn status(runtime: &Runtime, container: &Container) -> cri::ContainerStatus 
         image_id: record.image_id.clone(),
         reason: ended.map_or(String::new(), |ended| reason(ended).to_owned()),
         message: ended.map_or(String::new(), |ended| ended.message.clone()),
-        mounts: record.config.mounts.iter().map(|volume| mount(runtime, volume)).collect(),
+        mounts: record
+            .config
+            .mounts
+            .iter()
+            .map(|volume| mount(runtime, volume))
+            .collect(),
         log_path,
-        resources: Some(cri::ContainerResources { linux: Some(resource_request::answer(&record.config.resources)) }),
+        resources: Some(cri::ContainerResources {
+            linux: Some(resource_request::answer(&record.config.resources)),
+        }),
         user: Some(cri::ContainerUser {
             linux: Some(cri::LinuxContainerUser {
                 uid: record.user.uid.into(),
@@ -139,7 +153,10 @@ fn mount(runtime: &Runtime, volume: &Mount) -> cri::Mount {
         Source::Host(path) => (path.clone(), None, String::new()),
         Source::Image(image) => {
             // The image as it is now known by: its id, which a tag that moved does not change.
-            let id = runtime.images.find(&image.image).map_or_else(|| image.image.clone(), |found| found.id.clone());
+            let id = runtime
+                .images
+                .find(&image.image)
+                .map_or_else(|| image.image.clone(), |found| found.id.clone());
             let spec = cri::ImageSpec {
                 image: id,
                 user_specified_image: image.user_specified_image.clone(),
@@ -177,9 +194,16 @@ fn mount(runtime: &Runtime, volume: &Mount) -> cri::Mount {
 }
 
 /// The status with, when asked for, what is known beyond it.
-pub fn status_response(runtime: &Runtime, container: &Arc<Container>, verbose: bool) -> cri::ContainerStatusResponse {
+pub fn status_response(
+    runtime: &Runtime,
+    container: &Arc<Container>,
+    verbose: bool,
+) -> cri::ContainerStatusResponse {
     let info = if verbose { info(container) } else { HashMap::new() };
-    cri::ContainerStatusResponse { status: Some(status(runtime, container)), info }
+    cri::ContainerStatusResponse {
+        status: Some(status(runtime, container)),
+        info,
+    }
 }
 
 fn info(container: &Container) -> HashMap<String, String> {

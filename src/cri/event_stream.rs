@@ -55,6 +55,9 @@ fn message(runtime: &Runtime, event: &Event) -> cri::ContainerEventResponse {
         container_event_type: kind.into(),
         created_at: event.at_ns,
         pod_sandbox_status: sandbox.map(|sandbox| sandbox_answer::status(&sandbox)),
-        containers_statuses: containers.iter().map(|container| container_answer::status(runtime, container)).collect(),
+        containers_statuses: containers
+            .iter()
+            .map(|container| container_answer::status(runtime, container))
+            .collect(),
     }
 }

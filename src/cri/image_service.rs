@@ -29,13 +29,24 @@ pub struct ImageCalls {
 #[tonic::async_trait]
 impl ImageService for ImageCalls {
     async fn list_images(&self, request: Request<ListImagesRequest>) -> Reply<ListImagesResponse> {
-        Ok(Response::new(ListImagesResponse { images: self.list(request.get_ref().filter.as_ref()) }))
+        Ok(Response::new(ListImagesResponse {
+            images: self.list(request.get_ref().filter.as_ref()),
+        }))
     }
 
-    async fn stream_images(&self, request: Request<StreamImagesRequest>) -> Reply<BoxStream<StreamImagesResponse>> {
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Reply<BoxStream<StreamImagesResponse>> {
         let images = self.list(request.get_ref().filter.as_ref());
-        let pieces: Vec<_> =
-            images.chunks(STREAM_ITEMS).map(|images| Ok(StreamImagesResponse { images: images.to_vec() })).collect();
+        let pieces: Vec<_> = images
+            .chunks(STREAM_ITEMS)
+            .map(|images| {
+                Ok(StreamImagesResponse {
+                    images: images.to_vec(),
+                })
+            })
+            .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
     }
 
@@ -47,31 +58,60 @@ impl ImageService for ImageCalls {
             Some(image) if request.verbose => info(image),
             _ => HashMap::new(),
         };
-        Ok(Response::new(ImageStatusResponse { image: image.map(|image| answer(&image)), info }))
+        Ok(Response::new(ImageStatusResponse {
+            image: image.map(|image| answer(&image)),
+            info,
+        }))
     }
 
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Reply<PullImageResponse> {
         let request = request.into_inner();
         let name = name(request.image.as_ref())?;
-        let handler = request.image.as_ref().map(|image| image.runtime_handler.as_str()).unwrap_or_default();
-        if !handler.is_empty() && !self.runtime.config.runtime.handlers.iter().any(|known| known == handler) {
+        let handler = request
+            .image
+            .as_ref()
+            .map(|image| image.runtime_handler.as_str())
+            .unwrap_or_default();
+        if !handler.is_empty()
+            && !self
+                .runtime
+                .config
+                .runtime
+                .handlers
+                .iter()
+                .any(|known| known == handler)
+        {
             return Err(Fault::invalid(format!("runtime handler {handler:?} is not known")).into());
         }
         let credentials = request.auth.as_ref().map(credentials).transpose()?;
         let image = self.runtime.images.pull(name, credentials).await.map_err(fault)?;
-        Ok(Response::new(PullImageResponse { image_ref: image.id.clone() }))
+        Ok(Response::new(PullImageResponse {
+            image_ref: image.id.clone(),
+        }))
     }
 
     async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Reply<RemoveImageResponse> {
-        self.runtime.images.remove(name(request.get_ref().image.as_ref())?).await.map_err(fault)?;
+        self.runtime
+            .images
+            .remove(name(request.get_ref().image.as_ref())?)
+            .await
+            .map_err(fault)?;
         Ok(Response::new(RemoveImageResponse {}))
     }
 
     async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Reply<ImageFsInfoResponse> {
         let usage = self.runtime.images.usage().await.map_err(fault)?;
-        let images = filesystem(&self.runtime.config.root.join("images"), usage.bytes, usage.inodes);
+        let images = filesystem(
+            &self.runtime.config.root.join("images"),
+            usage.bytes,
+            usage.inodes,
+        );
         let layers = self.runtime.writable_layers().await;
-        let containers = filesystem(&self.runtime.config.root.join("containers"), layers.bytes, layers.inodes);
+        let containers = filesystem(
+            &self.runtime.config.root.join("containers"),
+            layers.bytes,
+            layers.inodes,
+        );
         Ok(Response::new(ImageFsInfoResponse {
             image_filesystems: vec![images],
             container_filesystems: vec![containers],
@@ -81,18 +121,34 @@ impl ImageService for ImageCalls {
 
 impl ImageCalls {
     fn list(&self, filter: Option<&ImageFilter>) -> Vec<cri::Image> {
-        let wanted = filter.and_then(|filter| filter.image.as_ref()).map(|image| image.image.as_str()).unwrap_or_default();
+        let wanted = filter
+            .and_then(|filter| filter.image.as_ref())
+            .map(|image| image.image.as_str())
+            .unwrap_or_default();
         if wanted.is_empty() {
-            return self.runtime.images.list().iter().map(|image| answer(image)).collect();
+            return self
+                .runtime
+                .images
+                .list()
+                .iter()
+                .map(|image| answer(image))
+                .collect();
         }
-        self.runtime.images.find(wanted).iter().map(|image| answer(image)).collect()
+        self.runtime
+            .images
+            .find(wanted)
+            .iter()
+            .map(|image| answer(image))
+            .collect()
     }
 }
 
 fn filesystem(path: &std::path::Path, bytes: u64, inodes: u64) -> FilesystemUsage {
     FilesystemUsage {
         timestamp: crate::id::now_ns(),
-        fs_id: Some(FilesystemIdentifier { mountpoint: path.display().to_string() }),
+        fs_id: Some(FilesystemIdentifier {
+            mountpoint: path.display().to_string(),
+        }),
         used_bytes: Some(UInt64Value { value: bytes }),
         inodes_used: Some(UInt64Value { value: inodes }),
     }
@@ -124,7 +180,9 @@ fn credentials(auth: &AuthConfig) -> Result<Credentials, Fault> {
 }
 
 fn decode(auth: &str) -> Option<(String, String)> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(auth.trim()).ok()?;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(auth.trim())
+        .ok()?;
     let text = String::from_utf8(bytes).ok()?;
     let (username, password) = text.split_once(':')?;
     Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
@@ -157,7 +215,10 @@ fn answer(image: &Image) -> cri::Image {
         size: image.size,
         uid: uid.map(|value| Int64Value { value }),
         username,
-        spec: Some(ImageSpec { image: image.id.clone(), ..ImageSpec::default() }),
+        spec: Some(ImageSpec {
+            image: image.id.clone(),
+            ..ImageSpec::default()
+        }),
         pinned: image.pinned,
     }
 }

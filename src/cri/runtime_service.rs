@@ -8,7 +8,9 @@ use criquet_proto::cri::{self, *};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{container_answer, container_request, event_stream, metric_answer, sandbox_answer, sandbox_request};
+use super::{
+    container_answer, container_request, event_stream, metric_answer, sandbox_answer, sandbox_request,
+};
 use super::{stats_answer, status_answer};
 use crate::fault::Fault;
 use crate::runtime::Runtime;
@@ -79,7 +81,10 @@ impl RuntimeService for Runtimes {
         answer(status_answer::runtime_config(&self.runtime))
     }
 
-    async fn update_runtime_config(&self, request: Request<UpdateRuntimeConfigRequest>) -> Reply<UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        request: Request<UpdateRuntimeConfigRequest>,
+    ) -> Reply<UpdateRuntimeConfigResponse> {
         // The pod's range comes from the CNI configuration here; what the kubelet knows of it is only noted.
         tracing::info!(config = ?request.get_ref().runtime_config, "the kubelet told its runtime configuration");
         answer(UpdateRuntimeConfigResponse {})
@@ -91,23 +96,43 @@ impl RuntimeService for Runtimes {
         answer(RunPodSandboxResponse { pod_sandbox_id })
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Reply<StopPodSandboxResponse> {
-        self.runtime.stop_sandbox(&request.get_ref().pod_sandbox_id).await?;
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<StopPodSandboxRequest>,
+    ) -> Reply<StopPodSandboxResponse> {
+        self.runtime
+            .stop_sandbox(&request.get_ref().pod_sandbox_id)
+            .await?;
         answer(StopPodSandboxResponse {})
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Reply<RemovePodSandboxResponse> {
-        self.runtime.remove_sandbox(&request.get_ref().pod_sandbox_id).await?;
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<RemovePodSandboxRequest>,
+    ) -> Reply<RemovePodSandboxResponse> {
+        self.runtime
+            .remove_sandbox(&request.get_ref().pod_sandbox_id)
+            .await?;
         answer(RemovePodSandboxResponse {})
     }
 
-    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Reply<PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Reply<PodSandboxStatusResponse> {
         let request = request.get_ref();
         let sandbox = self.runtime.sandboxes.get(&request.pod_sandbox_id)?;
-        answer(sandbox_answer::status_response(&self.runtime, &sandbox, request.verbose))
+        answer(sandbox_answer::status_response(
+            &self.runtime,
+            &sandbox,
+            request.verbose,
+        ))
     }
 
-    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Reply<ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Reply<ListPodSandboxResponse> {
         let items = sandbox_answer::list(&self.runtime, request.get_ref().filter.as_ref());
         answer(ListPodSandboxResponse { items })
     }
@@ -117,36 +142,59 @@ impl RuntimeService for Runtimes {
         request: Request<StreamPodSandboxesRequest>,
     ) -> Reply<BoxStream<StreamPodSandboxesResponse>> {
         let items = sandbox_answer::list(&self.runtime, request.get_ref().filter.as_ref());
-        Ok(in_pieces(items, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+        Ok(in_pieces(items, |pod_sandboxes| StreamPodSandboxesResponse {
+            pod_sandboxes,
+        }))
     }
 
-    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Reply<CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Reply<CreateContainerResponse> {
         let request = request.get_ref();
         let sandbox = self.runtime.sandboxes.get(&request.pod_sandbox_id)?;
-        let config = request.config.as_ref().ok_or_else(|| Fault::invalid("the request has no config"))?;
+        let config = request
+            .config
+            .as_ref()
+            .ok_or_else(|| Fault::invalid("the request has no config"))?;
         let config = container_request::container(config, &sandbox.config)?;
         let container_id = self.runtime.create_container(&sandbox.id, config).await?;
         answer(CreateContainerResponse { container_id })
     }
 
-    async fn start_container(&self, request: Request<StartContainerRequest>) -> Reply<StartContainerResponse> {
-        self.runtime.start_container(&request.get_ref().container_id).await?;
+    async fn start_container(
+        &self,
+        request: Request<StartContainerRequest>,
+    ) -> Reply<StartContainerResponse> {
+        self.runtime
+            .start_container(&request.get_ref().container_id)
+            .await?;
         answer(StartContainerResponse {})
     }
 
     async fn stop_container(&self, request: Request<StopContainerRequest>) -> Reply<StopContainerResponse> {
         let request = request.get_ref();
         let grace = u64::try_from(request.timeout.clamp(0, GRACE_SECONDS_MAX)).unwrap_or_default();
-        self.runtime.stop_container(&request.container_id, Duration::from_secs(grace)).await?;
+        self.runtime
+            .stop_container(&request.container_id, Duration::from_secs(grace))
+            .await?;
         answer(StopContainerResponse {})
     }
 
-    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Reply<RemoveContainerResponse> {
-        self.runtime.remove_container(&request.get_ref().container_id).await?;
+    async fn remove_container(
+        &self,
+        request: Request<RemoveContainerRequest>,
+    ) -> Reply<RemoveContainerResponse> {
+        self.runtime
+            .remove_container(&request.get_ref().container_id)
+            .await?;
         answer(RemoveContainerResponse {})
     }
 
-    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Reply<ListContainersResponse> {
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Reply<ListContainersResponse> {
         let containers = container_answer::list(&self.runtime, request.get_ref().filter.as_ref());
         answer(ListContainersResponse { containers })
     }
@@ -156,13 +204,22 @@ impl RuntimeService for Runtimes {
         request: Request<StreamContainersRequest>,
     ) -> Reply<BoxStream<StreamContainersResponse>> {
         let items = container_answer::list(&self.runtime, request.get_ref().filter.as_ref());
-        Ok(in_pieces(items, |containers| StreamContainersResponse { containers }))
+        Ok(in_pieces(items, |containers| StreamContainersResponse {
+            containers,
+        }))
     }
 
-    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Reply<ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Reply<ContainerStatusResponse> {
         let request = request.get_ref();
         let container = self.runtime.containers.get(&request.container_id)?;
-        answer(container_answer::status_response(&self.runtime, &container, request.verbose))
+        answer(container_answer::status_response(
+            &self.runtime,
+            &container,
+            request.verbose,
+        ))
     }
 
     async fn update_container_resources(
@@ -170,9 +227,14 @@ impl RuntimeService for Runtimes {
         request: Request<UpdateContainerResourcesRequest>,
     ) -> Reply<UpdateContainerResourcesResponse> {
         let request = request.get_ref();
-        let linux = request.linux.as_ref().ok_or_else(|| Fault::invalid("the request has no linux resources"))?;
+        let linux = request
+            .linux
+            .as_ref()
+            .ok_or_else(|| Fault::invalid("the request has no linux resources"))?;
         let resources = super::resource_request::resources(linux)?;
-        self.runtime.update_container(&request.container_id, resources).await?;
+        self.runtime
+            .update_container(&request.container_id, resources)
+            .await?;
         answer(UpdateContainerResourcesResponse {})
     }
 
@@ -182,21 +244,40 @@ impl RuntimeService for Runtimes {
     ) -> Reply<UpdatePodSandboxResourcesResponse> {
         let request = request.get_ref();
         // The kubelet has set the pod's cgroup itself; what it tells is kept for status answers.
-        let overhead = request.overhead.as_ref().map(super::resource_request::resources).transpose()?;
-        let resources = request.resources.as_ref().map(super::resource_request::resources).transpose()?;
-        self.runtime.update_sandbox(&request.pod_sandbox_id, overhead, resources).await?;
+        let overhead = request
+            .overhead
+            .as_ref()
+            .map(super::resource_request::resources)
+            .transpose()?;
+        let resources = request
+            .resources
+            .as_ref()
+            .map(super::resource_request::resources)
+            .transpose()?;
+        self.runtime
+            .update_sandbox(&request.pod_sandbox_id, overhead, resources)
+            .await?;
         answer(UpdatePodSandboxResourcesResponse {})
     }
 
-    async fn reopen_container_log(&self, request: Request<ReopenContainerLogRequest>) -> Reply<ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Reply<ReopenContainerLogResponse> {
         self.runtime.reopen_log(&request.get_ref().container_id).await?;
         answer(ReopenContainerLogResponse {})
     }
 
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Reply<ExecSyncResponse> {
         let request = request.into_inner();
-        let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        let output = self.runtime.exec_sync(&request.container_id, request.cmd, timeout).await?;
+        let timeout = u64::try_from(request.timeout)
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs);
+        let output = self
+            .runtime
+            .exec_sync(&request.container_id, request.cmd, timeout)
+            .await?;
         answer(ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
@@ -207,28 +288,40 @@ impl RuntimeService for Runtimes {
     async fn exec(&self, request: Request<ExecRequest>) -> Reply<ExecResponse> {
         let request = request.into_inner();
         let session = super::session_request::exec(&self.runtime, request)?;
-        answer(ExecResponse { url: self.url(session)? })
+        answer(ExecResponse {
+            url: self.url(session)?,
+        })
     }
 
     async fn attach(&self, request: Request<AttachRequest>) -> Reply<AttachResponse> {
         let request = request.into_inner();
         let session = super::session_request::attach(&self.runtime, request)?;
-        answer(AttachResponse { url: self.url(session)? })
+        answer(AttachResponse {
+            url: self.url(session)?,
+        })
     }
 
     async fn port_forward(&self, request: Request<PortForwardRequest>) -> Reply<PortForwardResponse> {
         let request = request.into_inner();
         let session = super::session_request::port_forward(&self.runtime, &request)?;
-        answer(PortForwardResponse { url: self.url(session)? })
+        answer(PortForwardResponse {
+            url: self.url(session)?,
+        })
     }
 
-    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Reply<ContainerStatsResponse> {
+    async fn container_stats(
+        &self,
+        request: Request<ContainerStatsRequest>,
+    ) -> Reply<ContainerStatsResponse> {
         let container = self.runtime.containers.get(&request.get_ref().container_id)?;
         let stats = stats_answer::container(&self.runtime, &container).await?;
         answer(ContainerStatsResponse { stats: Some(stats) })
     }
 
-    async fn list_container_stats(&self, request: Request<ListContainerStatsRequest>) -> Reply<ListContainerStatsResponse> {
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Reply<ListContainerStatsResponse> {
         let stats = stats_answer::containers(&self.runtime, request.get_ref().filter.as_ref()).await;
         answer(ListContainerStatsResponse { stats })
     }
@@ -238,10 +331,15 @@ impl RuntimeService for Runtimes {
         request: Request<StreamContainerStatsRequest>,
     ) -> Reply<BoxStream<StreamContainerStatsResponse>> {
         let items = stats_answer::containers(&self.runtime, request.get_ref().filter.as_ref()).await;
-        Ok(in_pieces(items, |container_stats| StreamContainerStatsResponse { container_stats }))
+        Ok(in_pieces(items, |container_stats| StreamContainerStatsResponse {
+            container_stats,
+        }))
     }
 
-    async fn pod_sandbox_stats(&self, request: Request<PodSandboxStatsRequest>) -> Reply<PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<PodSandboxStatsRequest>,
+    ) -> Reply<PodSandboxStatsResponse> {
         let sandbox = self.runtime.sandboxes.get(&request.get_ref().pod_sandbox_id)?;
         let stats = stats_answer::sandbox(&self.runtime, &sandbox).await?;
         answer(PodSandboxStatsResponse { stats: Some(stats) })
@@ -260,21 +358,27 @@ impl RuntimeService for Runtimes {
         request: Request<StreamPodSandboxStatsRequest>,
     ) -> Reply<BoxStream<StreamPodSandboxStatsResponse>> {
         let items = stats_answer::sandboxes(&self.runtime, request.get_ref().filter.as_ref()).await;
-        Ok(in_pieces(items, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+        Ok(in_pieces(items, |pod_sandbox_stats| {
+            StreamPodSandboxStatsResponse { pod_sandbox_stats }
+        }))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Reply<ListMetricDescriptorsResponse> {
-        answer(ListMetricDescriptorsResponse { descriptors: metric_answer::descriptors() })
+        answer(ListMetricDescriptorsResponse {
+            descriptors: metric_answer::descriptors(),
+        })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Reply<ListPodSandboxMetricsResponse> {
-        answer(ListPodSandboxMetricsResponse { pod_metrics: metric_answer::pods(&self.runtime).await })
+        answer(ListPodSandboxMetricsResponse {
+            pod_metrics: metric_answer::pods(&self.runtime).await,
+        })
     }
 
     async fn stream_pod_sandbox_metrics(
@@ -286,11 +390,17 @@ impl RuntimeService for Runtimes {
         Ok(in_pieces_of(STREAM_METRICS, items, message))
     }
 
-    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Reply<BoxStream<cri::ContainerEventResponse>> {
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Reply<BoxStream<cri::ContainerEventResponse>> {
         Ok(Response::new(event_stream::open(&self.runtime)))
     }
 
-    async fn checkpoint_container(&self, _: Request<CheckpointContainerRequest>) -> Reply<CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: Request<CheckpointContainerRequest>,
+    ) -> Reply<CheckpointContainerResponse> {
         Err(Fault::unimplemented("criquet does not checkpoint containers").into())
     }
 

@@ -14,13 +14,20 @@ use crate::sandbox::record::{Phase, Sandbox};
 pub fn list(runtime: &Runtime, filter: Option<&cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
     let mut sandboxes = runtime.sandboxes.all();
     sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at_ns));
-    sandboxes.iter().filter(|sandbox| passes(sandbox, filter)).map(|sandbox| item(sandbox)).collect()
+    sandboxes
+        .iter()
+        .filter(|sandbox| passes(sandbox, filter))
+        .map(|sandbox| item(sandbox))
+        .collect()
 }
 
 fn passes(sandbox: &Sandbox, filter: Option<&cri::PodSandboxFilter>) -> bool {
     let Some(filter) = filter else { return true };
     (filter.id.is_empty() || sandbox.id.starts_with(&filter.id))
-        && filter.state.as_ref().is_none_or(|wanted| wanted.state == i32::from(state(sandbox)))
+        && filter
+            .state
+            .as_ref()
+            .is_none_or(|wanted| wanted.state == i32::from(state(sandbox)))
         && selects(&filter.label_selector, &sandbox.config.labels)
 }
 
@@ -33,7 +40,9 @@ pub fn selects<'a>(
         return true;
     }
     let labels: HashMap<&String, &String> = labels.into_iter().collect();
-    selector.iter().all(|(key, value)| labels.get(key) == Some(&value))
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(&value))
 }
 
 fn state(sandbox: &Sandbox) -> cri::PodSandboxState {
@@ -76,9 +85,14 @@ pub fn status(sandbox: &Sandbox) -> cri::PodSandboxStatus {
         metadata: Some(metadata(config)),
         state: state(sandbox).into(),
         created_at: sandbox.created_at_ns,
-        network: Some(cri::PodSandboxNetworkStatus { ip, additional_ips: ips.map(|ip| cri::PodIp { ip }).collect() }),
+        network: Some(cri::PodSandboxNetworkStatus {
+            ip,
+            additional_ips: ips.map(|ip| cri::PodIp { ip }).collect(),
+        }),
         linux: Some(cri::LinuxPodSandboxStatus {
-            namespaces: Some(cri::Namespace { options: Some(namespaces(config)) }),
+            namespaces: Some(cri::Namespace {
+                options: Some(namespaces(config)),
+            }),
         }),
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
@@ -87,7 +101,13 @@ pub fn status(sandbox: &Sandbox) -> cri::PodSandboxStatus {
 }
 
 fn namespaces(config: &SandboxConfig) -> cri::NamespaceOption {
-    let mode = |pod: bool| if pod { NamespaceMode::Pod } else { NamespaceMode::Node };
+    let mode = |pod: bool| {
+        if pod {
+            NamespaceMode::Pod
+        } else {
+            NamespaceMode::Node
+        }
+    };
     let maps = |maps: &[IdMap]| {
         let convert = |map: &IdMap| cri::IdMapping {
             host_id: map.host_id,
@@ -115,12 +135,19 @@ fn namespaces(config: &SandboxConfig) -> cri::NamespaceOption {
 }
 
 /// The status of a sandbox with its containers, as the evented PLEG wants it.
-pub fn status_response(runtime: &Runtime, sandbox: &Arc<Sandbox>, verbose: bool) -> cri::PodSandboxStatusResponse {
+pub fn status_response(
+    runtime: &Runtime,
+    sandbox: &Arc<Sandbox>,
+    verbose: bool,
+) -> cri::PodSandboxStatusResponse {
     let containers = runtime.containers_of(&sandbox.id);
     cri::PodSandboxStatusResponse {
         status: Some(status(sandbox)),
         info: if verbose { info(sandbox) } else { HashMap::new() },
-        containers_statuses: containers.iter().map(|container| container_answer::status(runtime, container)).collect(),
+        containers_statuses: containers
+            .iter()
+            .map(|container| container_answer::status(runtime, container))
+            .collect(),
         timestamp: crate::id::now_ns(),
     }
 }

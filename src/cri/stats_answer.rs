@@ -58,13 +58,19 @@ pub async fn container(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Re
         cpu: cpu(&figures, &container.rate),
         memory: memory(&figures),
         swap: swap(&figures),
-        io: figures.io_pressure.map(|pressure| cri::IoUsage { timestamp: figures.at_ns, psi: Some(psi(pressure)) }),
+        io: figures.io_pressure.map(|pressure| cri::IoUsage {
+            timestamp: figures.at_ns,
+            psi: Some(psi(pressure)),
+        }),
         ..answer
     })
 }
 
 /// Stats of the running containers that a filter lets through.
-pub async fn containers(runtime: &Arc<Runtime>, filter: Option<&cri::ContainerStatsFilter>) -> Vec<cri::ContainerStats> {
+pub async fn containers(
+    runtime: &Arc<Runtime>,
+    filter: Option<&cri::ContainerStatsFilter>,
+) -> Vec<cri::ContainerStats> {
     let passes = |item: &Arc<Container>| {
         filter.is_none_or(|filter| {
             (filter.id.is_empty() || item.id.starts_with(&filter.id))
@@ -89,15 +95,21 @@ pub async fn sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<c
     let (figures, interfaces) = tokio::task::spawn_blocking(move || {
         // Only a parent that the pod was given is the pod's own.
         let own = !pod.config.cgroup_parent.is_empty();
-        let figures = own.then(|| stats::figures(&shared.host, &crate::plan::pod_parent_dirs(&shared.host, &pod.config)));
+        let figures = own.then(|| {
+            stats::figures(
+                &shared.host,
+                &crate::plan::pod_parent_dirs(&shared.host, &pod.config),
+            )
+        });
         (figures, interfaces(&pod))
     })
     .await
     .or_internal(|| "reading a pod's figures".into())?;
     // A pod without a cgroup of its own is the sum of its containers.
     let figures = figures.unwrap_or_else(|| sum(&containers));
-    let (default, others): (Vec<_>, Vec<_>) =
-        interfaces.into_iter().partition(|interface| interface.name == sandbox.attachment().interface);
+    let (default, others): (Vec<_>, Vec<_>) = interfaces
+        .into_iter()
+        .partition(|interface| interface.name == sandbox.attachment().interface);
     let at = figures.at_ns;
     let config = &sandbox.config;
     Ok(cri::PodSandboxStats {
@@ -115,15 +127,24 @@ pub async fn sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<c
                 default_interface: default.first().map(interface),
                 interfaces: others.iter().map(interface).collect(),
             }),
-            process: figures.tasks.map(|tasks| cri::ProcessUsage { timestamp: at, process_count: value(tasks) }),
-            io: figures.io_pressure.map(|pressure| cri::IoUsage { timestamp: at, psi: Some(psi(pressure)) }),
+            process: figures.tasks.map(|tasks| cri::ProcessUsage {
+                timestamp: at,
+                process_count: value(tasks),
+            }),
+            io: figures.io_pressure.map(|pressure| cri::IoUsage {
+                timestamp: at,
+                psi: Some(psi(pressure)),
+            }),
             containers,
         }),
     })
 }
 
 /// Stats of the ready pods that a filter lets through.
-pub async fn sandboxes(runtime: &Arc<Runtime>, filter: Option<&cri::PodSandboxStatsFilter>) -> Vec<cri::PodSandboxStats> {
+pub async fn sandboxes(
+    runtime: &Arc<Runtime>,
+    filter: Option<&cri::PodSandboxStatsFilter>,
+) -> Vec<cri::PodSandboxStats> {
     let passes = |item: &Arc<Sandbox>| {
         item.phase() == Phase::Ready
             && filter.is_none_or(|filter| {
@@ -156,7 +177,10 @@ fn interface(interface: &network::Interface) -> cri::NetworkInterfaceUsage {
 
 fn sum(containers: &[cri::ContainerStats]) -> Figures {
     let get = |value: &Option<UInt64Value>| value.as_ref().map_or(0, |value| value.value);
-    let mut figures = Figures { at_ns: crate::id::now_ns(), ..Figures::default() };
+    let mut figures = Figures {
+        at_ns: crate::id::now_ns(),
+        ..Figures::default()
+    };
     for stats in containers {
         if let Some(cpu) = &stats.cpu {
             *figures.cpu_ns.get_or_insert(0) += get(&cpu.usage_core_nano_seconds);
@@ -188,7 +212,9 @@ fn memory(figures: &Figures) -> Option<cri::MemoryUsage> {
     Some(cri::MemoryUsage {
         timestamp: figures.at_ns,
         working_set_bytes: value(memory.working_set),
-        available_bytes: memory.limit.and_then(|limit| value(limit.saturating_sub(memory.working_set))),
+        available_bytes: memory
+            .limit
+            .and_then(|limit| value(limit.saturating_sub(memory.working_set))),
         usage_bytes: value(memory.usage),
         rss_bytes: value(memory.rss),
         page_faults: value(memory.faults),
@@ -213,5 +239,8 @@ fn psi(pressure: Pressure) -> cri::PsiStats {
         avg60: stall.averages[1],
         avg300: stall.averages[2],
     };
-    cri::PsiStats { full: Some(data(pressure.full)), some: Some(data(pressure.some)) }
+    cri::PsiStats {
+        full: Some(data(pressure.full)),
+        some: Some(data(pressure.some)),
+    }
 }

@@ -18,9 +18,16 @@ pub async fn status(runtime: &Runtime, verbose: bool) -> cri::StatusResponse {
     };
     let names = std::iter::once(String::new()).chain(runtime.config.runtime.handlers.iter().cloned());
     cri::StatusResponse {
-        status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), network] }),
+        status: Some(cri::RuntimeStatus {
+            conditions: vec![condition("RuntimeReady", None), network],
+        }),
         info: if verbose { info(runtime) } else { HashMap::new() },
-        runtime_handlers: names.map(|name| cri::RuntimeHandler { name, features: Some(features) }).collect(),
+        runtime_handlers: names
+            .map(|name| cri::RuntimeHandler {
+                name,
+                features: Some(features),
+            })
+            .collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
@@ -33,7 +40,11 @@ fn condition(kind: &str, problem: Option<String>) -> cri::RuntimeCondition {
     cri::RuntimeCondition {
         r#type: kind.into(),
         status: problem.is_none(),
-        reason: if problem.is_some() { format!("{}NotReady", kind.trim_end_matches("Ready")) } else { String::new() },
+        reason: if problem.is_some() {
+            format!("{}NotReady", kind.trim_end_matches("Ready"))
+        } else {
+            String::new()
+        },
         message: problem.unwrap_or_default(),
     }
 }
@@ -53,6 +64,8 @@ fn info(runtime: &Runtime) -> HashMap<String, String> {
 /// The answer to RuntimeConfig.
 pub fn runtime_config(_: &Runtime) -> cri::RuntimeConfigResponse {
     cri::RuntimeConfigResponse {
-        linux: Some(cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() }),
+        linux: Some(cri::LinuxRuntimeConfiguration {
+            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+        }),
     }
 }

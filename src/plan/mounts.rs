@@ -129,9 +129,11 @@ fn volume(request: &Mount, target: String, images: &BTreeMap<String, Arc<Image>>
 
 /// The CRI: a host path that is missing is an error. The kubelet makes what a pod asks it to make.
 fn must_exist(path: &Path) -> Result<()> {
-    std::fs::metadata(path).map(drop).or_fault(FaultKind::FailedPrecondition, || {
-        format!("looking at the host path {path:?}")
-    })
+    std::fs::metadata(path)
+        .map(drop)
+        .or_fault(FaultKind::FailedPrecondition, || {
+            format!("looking at the host path {path:?}")
+        })
 }
 
 /// The layers of an image as overlayfs wants them.

@@ -19,7 +19,8 @@ const TMPFS_OPTIONS: &str = "size=65536k,mode=0755";
 /// A mount or write failed; what was made is taken away with the sandbox.
 pub fn make(dir: &Path, config: &SandboxConfig, hostname: &str) -> Result<()> {
     std::fs::create_dir_all(dir).or_internal(|| format!("making {dir:?}"))?;
-    criquet_sys::mount::tmpfs(dir, TMPFS_OPTIONS).or_internal(|| format!("mounting the pod's tmpfs at {dir:?}"))?;
+    criquet_sys::mount::tmpfs(dir, TMPFS_OPTIONS)
+        .or_internal(|| format!("mounting the pod's tmpfs at {dir:?}"))?;
     write(dir, config, "hostname", &format!("{hostname}\n"))?;
     write(dir, config, "resolv.conf", &resolv_conf(config))?;
     if config.namespaces.ipc == Ipc::Pod {
@@ -81,7 +82,11 @@ fn write(dir: &Path, config: &SandboxConfig, name: &str, text: &str) -> Result<(
 /// With a user namespace, files belong to the pod's root.
 fn give(path: &Path, config: &SandboxConfig) -> Result<()> {
     let Some(maps) = &config.user else { return Ok(()) };
-    let root = |maps: &[super::config::IdMap]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
+    let root = |maps: &[super::config::IdMap]| {
+        maps.iter()
+            .find(|map| map.container_id == 0)
+            .map(|map| map.host_id)
+    };
     chown(path, root(&maps.uid), root(&maps.gid)).or_internal(|| format!("giving {path:?} to the pod's root"))
 }
 
@@ -97,7 +102,13 @@ mod tests {
             searches: vec!["a.b".into(), "c".into()],
             options: vec!["ndots:8".into()],
         };
-        let config = SandboxConfig { dns: Some(dns), ..SandboxConfig::default() };
-        assert_eq!(resolv_conf(&config), "search a.b c\nnameserver 10.10.10.10\nnameserver ::1\noptions ndots:8\n");
+        let config = SandboxConfig {
+            dns: Some(dns),
+            ..SandboxConfig::default()
+        };
+        assert_eq!(
+            resolv_conf(&config),
+            "search a.b c\nnameserver 10.10.10.10\nnameserver ::1\noptions ndots:8\n"
+        );
     }
 }

@@ -18,20 +18,33 @@ use crate::fault::{Fault, OrFault, Result};
 /// The kernel refused; what was made is taken away with the sandbox.
 pub fn make(dir: &Path, config: &SandboxConfig, hostname: &str) -> Result<()> {
     let pod_network = config.namespaces.network == Network::Pod;
-    let kinds = Kinds { net: pod_network, uts: pod_network, ipc: config.namespaces.ipc == Ipc::Pod };
+    let kinds = Kinds {
+        net: pod_network,
+        uts: pod_network,
+        ipc: config.namespaces.ipc == Ipc::Pod,
+    };
     let maps = config.user.as_ref().map(maps);
-    let made = namespace::create(kinds, maps.as_ref()).or_internal(|| "making the pod's namespaces".into())?;
+    let made =
+        namespace::create(kinds, maps.as_ref()).or_internal(|| "making the pod's namespaces".into())?;
     let files = dir.join("ns");
     std::fs::create_dir_all(&files).or_internal(|| format!("making {files:?}"))?;
-    let each = [(Kind::Net, &made.net), (Kind::Ipc, &made.ipc), (Kind::Uts, &made.uts), (Kind::User, &made.user)];
+    let each = [
+        (Kind::Net, &made.net),
+        (Kind::Ipc, &made.ipc),
+        (Kind::Uts, &made.uts),
+        (Kind::User, &made.user),
+    ];
     for (kind, fd) in each {
         if let Some(fd) = fd {
             let path = namespace_path(dir, kind.name());
-            namespace::pin(&Source::Fd(fd.as_fd()), &path).or_internal(|| format!("pinning a namespace at {path:?}"))?;
+            namespace::pin(&Source::Fd(fd.as_fd()), &path)
+                .or_internal(|| format!("pinning a namespace at {path:?}"))?;
         }
     }
-    let joined: Vec<_> =
-        each[..3].iter().filter_map(|(kind, fd)| fd.as_ref().map(|fd| (fd.as_fd(), *kind))).collect();
+    let joined: Vec<_> = each[..3]
+        .iter()
+        .filter_map(|(kind, fd)| fd.as_ref().map(|fd| (fd.as_fd(), *kind)))
+        .collect();
     if !pod_network && config.sysctls.is_empty() {
         return Ok(());
     }
@@ -52,10 +65,17 @@ pub fn make(dir: &Path, config: &SandboxConfig, hostname: &str) -> Result<()> {
 fn maps(user: &UserMaps) -> Maps {
     let convert = |maps: &[super::config::IdMap]| {
         maps.iter()
-            .map(|map| namespace::IdMap { container: map.container_id, host: map.host_id, length: map.length })
+            .map(|map| namespace::IdMap {
+                container: map.container_id,
+                host: map.host_id,
+                length: map.length,
+            })
             .collect()
     };
-    Maps { uids: convert(&user.uid), gids: convert(&user.gid) }
+    Maps {
+        uids: convert(&user.uid),
+        gids: convert(&user.gid),
+    }
 }
 
 /// Opens a pinned namespace of the pod.
@@ -116,12 +136,21 @@ pub fn clear(dir: &Path, pod_cgroup: &Cgroup) -> Result<()> {
             _ => {}
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Fault::internal(problems.join("; "))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Fault::internal(problems.join("; ")))
+    }
 }
 
 fn pins(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir.join("ns")) else { return Vec::new() };
-    entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect()
+    let Ok(entries) = std::fs::read_dir(dir.join("ns")) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(std::result::Result::ok)
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn unmount(path: &Path) -> criquet_sys::Result<()> {

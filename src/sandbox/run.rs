@@ -27,7 +27,10 @@ impl Runtime {
                 "runtime handler {handler:?} is not known: leave it empty, or add it to runtime.handlers"
             )));
         }
-        let key = format!("{}/{}/{}/{}", config.namespace, config.name, config.uid, config.attempt);
+        let key = format!(
+            "{}/{}/{}/{}",
+            config.namespace, config.name, config.uid, config.attempt
+        );
         let runtime = Arc::clone(self);
         self.runs
             .run(key, move || async move {
@@ -47,7 +50,9 @@ impl Runtime {
                 == (&config.namespace, &config.name, &config.uid, config.attempt)
         };
         let all = self.sandboxes.all();
-        let Some(sandbox) = all.iter().find(named) else { return Ok(None) };
+        let Some(sandbox) = all.iter().find(named) else {
+            return Ok(None);
+        };
         if sandbox.phase() == Phase::Ready && sandbox.config == *config {
             return Ok(Some(sandbox.id.clone()));
         }
@@ -68,7 +73,10 @@ impl Runtime {
             boot_id: self.boot_id.clone(),
         };
         // The intent first: what a crash leaves half-made is found by it.
-        self.store.put(Table::Sandboxes, &id, &record).await.or_internal(|| "recording the pod".into())?;
+        self.store
+            .put(Table::Sandboxes, &id, &record)
+            .await
+            .or_internal(|| "recording the pod".into())?;
         let sandbox = Arc::new(Sandbox::new(id.clone(), record, self.sandbox_dir(&id)));
         match self.set_up(&sandbox).await {
             Ok(()) => {}
@@ -76,7 +84,10 @@ impl Runtime {
                 if let Err(undo) = self.dismantle(&sandbox).await {
                     tracing::warn!(sandbox = %id, error = %undo, "a failed pod could not be taken back whole; the next start goes on with it");
                 } else {
-                    self.store.remove(Table::Sandboxes, &id).await.or_internal(|| "forgetting the pod".into())?;
+                    self.store
+                        .remove(Table::Sandboxes, &id)
+                        .await
+                        .or_internal(|| "forgetting the pod".into())?;
                 }
                 let SandboxConfig { namespace, name, .. } = &sandbox.config;
                 return Err(fault.while_doing(format!("making pod {namespace}/{name}")));
@@ -111,7 +122,10 @@ impl Runtime {
             record.pod_init = pod_init;
             record.phase = Phase::Ready;
         });
-        self.store.put(Table::Sandboxes, &sandbox.id, &record).await.or_internal(|| "recording the pod".into())
+        self.store
+            .put(Table::Sandboxes, &sandbox.id, &record)
+            .await
+            .or_internal(|| "recording the pod".into())
     }
 
     async fn attach(&self, sandbox: &Sandbox) -> Result<Attachment> {
@@ -133,7 +147,10 @@ impl Runtime {
             dns_searches: dns.searches,
             dns_options: dns.options,
         };
-        self.network.attach(&pod).await.map_err(|error| Fault::unavailable(error.to_string()))
+        self.network
+            .attach(&pod)
+            .await
+            .map_err(|error| Fault::unavailable(error.to_string()))
     }
 
     /// Pid 1 of a pod whose containers share a pid namespace.
@@ -145,10 +162,20 @@ impl Runtime {
             Some(_) => Some(namespaces::open(&sandbox.dir, "user")?),
             None => None,
         };
-        let cgroup = crate::plan::pod_cgroup(&self.host, &self.config.runtime.cgroup_parent, &sandbox.config, &sandbox.id);
-        let plan = PodInitPlan { user: user.is_some(), cgroup: Some(cgroup) };
-        let (pid, pidfd) =
-            self.launcher.create_pod_init(&plan, user.as_ref().map(std::os::fd::AsFd::as_fd)).await?;
+        let cgroup = crate::plan::pod_cgroup(
+            &self.host,
+            &self.config.runtime.cgroup_parent,
+            &sandbox.config,
+            &sandbox.id,
+        );
+        let plan = PodInitPlan {
+            user: user.is_some(),
+            cgroup: Some(cgroup),
+        };
+        let (pid, pidfd) = self
+            .launcher
+            .create_pod_init(&plan, user.as_ref().map(std::os::fd::AsFd::as_fd))
+            .await?;
         // Between here and the record, the pidfd proves that the pid is still the same process.
         let start_time = criquet_sys::process::start_time(pid)
             .ok_or_else(|| Fault::unavailable(format!("the pod's init, pid {pid}, has ended")))?;
@@ -164,5 +191,9 @@ fn hostname(config: &SandboxConfig, id: &str) -> Result<String> {
             .map(|name| name.trim().to_owned())
             .or_internal(|| "reading the host's name".into());
     }
-    Ok(if config.hostname.is_empty() { id::short(id).to_owned() } else { config.hostname.clone() })
+    Ok(if config.hostname.is_empty() {
+        id::short(id).to_owned()
+    } else {
+        config.hostname.clone()
+    })
 }

@@ -21,7 +21,9 @@ impl Runtime {
     /// # Errors
     /// A container or the network did not let go; a repeated call goes on.
     pub async fn stop_sandbox(self: &Arc<Self>, name: &str) -> Result<()> {
-        let Some(sandbox) = self.sandboxes.find(name) else { return Ok(()) };
+        let Some(sandbox) = self.sandboxes.find(name) else {
+            return Ok(());
+        };
         let runtime = Arc::clone(self);
         // On a task of its own: a caller that goes away stops nothing half-way.
         tokio::spawn(async move {
@@ -42,7 +44,10 @@ impl Runtime {
             record.phase = Phase::NotReady;
             record.pod_init = None;
         });
-        self.store.put(Table::Sandboxes, &sandbox.id, &record).await.or_internal(|| "recording the pod".into())?;
+        self.store
+            .put(Table::Sandboxes, &sandbox.id, &record)
+            .await
+            .or_internal(|| "recording the pod".into())?;
         self.events.tell(&sandbox.id, &sandbox.id, EventKind::Stopped);
         Ok(())
     }
@@ -61,7 +66,9 @@ impl Runtime {
     /// # Errors
     /// A step failed; a repeated call, or the next start, goes on.
     pub async fn remove_sandbox(self: &Arc<Self>, name: &str) -> Result<()> {
-        let Some(sandbox) = self.sandboxes.find(name) else { return Ok(()) };
+        let Some(sandbox) = self.sandboxes.find(name) else {
+            return Ok(());
+        };
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
             let _turn = sandbox.turn.lock().await;
@@ -70,7 +77,11 @@ impl Runtime {
             }
             runtime.stop_sandbox_now(&sandbox).await?;
             let record = sandbox.change(|record| record.phase = Phase::Removing);
-            runtime.store.put(Table::Sandboxes, &sandbox.id, &record).await.or_internal(|| "recording the pod".into())?;
+            runtime
+                .store
+                .put(Table::Sandboxes, &sandbox.id, &record)
+                .await
+                .or_internal(|| "recording the pod".into())?;
             for container in runtime.containers_of(&sandbox.id) {
                 runtime.remove_container(&container.id).await?;
             }
@@ -87,7 +98,10 @@ impl Runtime {
     /// # Errors
     /// The record could not be removed.
     pub async fn forget_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        self.store.remove(Table::Sandboxes, &sandbox.id).await.or_internal(|| "forgetting the pod".into())?;
+        self.store
+            .remove(Table::Sandboxes, &sandbox.id)
+            .await
+            .or_internal(|| "forgetting the pod".into())?;
         self.sandboxes.remove(&sandbox.id);
         Ok(())
     }
@@ -107,8 +121,12 @@ impl Runtime {
             problems.push(error.to_string());
         }
         let dir = sandbox.dir.clone();
-        let cgroup =
-            crate::plan::pod_cgroup(&self.host, &self.config.runtime.cgroup_parent, &sandbox.config, &sandbox.id);
+        let cgroup = crate::plan::pod_cgroup(
+            &self.host,
+            &self.config.runtime.cgroup_parent,
+            &sandbox.config,
+            &sandbox.id,
+        );
         let cleared = tokio::task::spawn_blocking(move || super::namespaces::clear(&dir, &cgroup)).await;
         match cleared {
             Ok(Ok(())) => {}
@@ -118,13 +136,19 @@ impl Runtime {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(Fault::internal(format!("taking pod sandbox {:?} apart: {}", sandbox.id, problems.join("; "))))
+        Err(Fault::internal(format!(
+            "taking pod sandbox {:?} apart: {}",
+            sandbox.id,
+            problems.join("; ")
+        )))
     }
 }
 
 /// Kills a pod's init, if that process is still the one that was recorded.
 async fn end_pod_init(init: PodInit) -> Result<()> {
-    let Ok(pidfd) = criquet_sys::pidfd::open(init.pid) else { return Ok(()) };
+    let Ok(pidfd) = criquet_sys::pidfd::open(init.pid) else {
+        return Ok(());
+    };
     // Opened first, compared second: the descriptor cannot change its process any more.
     if criquet_sys::process::start_time(init.pid) != Some(init.start_time) {
         return Ok(());
@@ -135,7 +159,9 @@ async fn end_pod_init(init: PodInit) -> Result<()> {
     match tokio::time::timeout(INIT_END_DEADLINE, pidfd.readable()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error).or_internal(|| "watching the pod's init".into()),
-        Err(_) => Err(Fault::deadline_exceeded(format!("the pod's init, pid {}, did not end when killed", init.pid))),
+        Err(_) => Err(Fault::deadline_exceeded(format!(
+            "the pod's init, pid {}, did not end when killed",
+            init.pid
+        ))),
     }
 }
-

@@ -37,7 +37,9 @@ impl Runtime {
             return used;
         }
         let upper = container.root.join("upper");
-        let used = tokio::task::spawn_blocking(move || count(&upper)).await.unwrap_or_default();
+        let used = tokio::task::spawn_blocking(move || count(&upper))
+            .await
+            .unwrap_or_default();
         *container.layer.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), used));
         used
     }
@@ -60,7 +62,9 @@ fn count(root: &Path) -> Used {
     let mut linked = HashSet::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.filter_map(Result::ok) {
             // Of the entry itself, never of what a link points to.
             let Ok(metadata) = entry.metadata() else { continue };

@@ -90,13 +90,23 @@ struct Dirs<'a> {
 impl<'a> Dirs<'a> {
     /// That of a controller.
     fn of(&self, controller: &str) -> Option<&'a Path> {
-        let at = self.host.cgroup.hierarchies.iter().position(|hierarchy| hierarchy.has(controller))?;
+        let at = self
+            .host
+            .cgroup
+            .hierarchies
+            .iter()
+            .position(|hierarchy| hierarchy.has(controller))?;
         self.dirs.get(at).map(PathBuf::as_path)
     }
 
     /// That of cgroup v2: its home, or the hierarchy beside those of v1, which has pressure and huge pages.
     fn unified(&self) -> Option<&'a Path> {
-        let at = self.host.cgroup.hierarchies.iter().position(|hierarchy| hierarchy.unified)?;
+        let at = self
+            .host
+            .cgroup
+            .hierarchies
+            .iter()
+            .position(|hierarchy| hierarchy.unified)?;
         self.dirs.get(at).map(PathBuf::as_path)
     }
 }
@@ -120,7 +130,8 @@ fn limited(limit: u64) -> Option<u64> {
 }
 
 fn unified(dir: &Path) -> Figures {
-    let cpu_ns = keyed(dir, "cpu.stat").and_then(|stat| stat.get("usage_usec").map(|us| us.saturating_mul(1000)));
+    let cpu_ns =
+        keyed(dir, "cpu.stat").and_then(|stat| stat.get("usage_usec").map(|us| us.saturating_mul(1000)));
     let memory = number(dir, "memory.current").map(|usage| {
         let stat = keyed(dir, "memory.stat").unwrap_or_default();
         let get = |name: &str| stat.get(name).copied().unwrap_or(0);
@@ -137,8 +148,12 @@ fn unified(dir: &Path) -> Figures {
             own_major_faults: get("pgmajfault"),
         }
     });
-    let swap = number(dir, "memory.swap.current")
-        .map(|usage| (usage, number(dir, "memory.swap.max").map(|limit| limit.saturating_sub(usage))));
+    let swap = number(dir, "memory.swap.current").map(|usage| {
+        (
+            usage,
+            number(dir, "memory.swap.max").map(|limit| limit.saturating_sub(usage)),
+        )
+    });
     Figures {
         at_ns: 0,
         cpu_ns,
@@ -175,7 +190,10 @@ fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>, v2: Option<&'a Path>) ->
         // With memory, as v1 counts swap.
         let together = number(dir, "memory.memsw.usage_in_bytes")?;
         let limit = number(dir, "memory.memsw.limit_in_bytes").and_then(limited);
-        Some((together.saturating_sub(memory.usage), limit.map(|limit| limit.saturating_sub(together))))
+        Some((
+            together.saturating_sub(memory.usage),
+            limit.map(|limit| limit.saturating_sub(together)),
+        ))
     });
     let pressure = |name: &str| v2.and_then(|dir| pressure(dir, name));
     Figures {
@@ -224,18 +242,27 @@ mod tests {
             ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
             ("memory.current", "1000\n"),
             ("memory.max", "max\n"),
-            ("memory.stat", "anon 300\nfile 600\ninactive_file 400\npgfault 7\npgmajfault 2\n"),
+            (
+                "memory.stat",
+                "anon 300\nfile 600\ninactive_file 400\npgfault 7\npgmajfault 2\n",
+            ),
             ("memory.swap.current", "10\n"),
             ("memory.swap.max", "30\n"),
             ("pids.current", "3\n"),
-            ("cpu.pressure", "some avg10=1.50 avg60=0.25 avg300=0.00 total=1234\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
+            (
+                "cpu.pressure",
+                "some avg10=1.50 avg60=0.25 avg300=0.00 total=1234\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n",
+            ),
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let figures = unified(dir.path());
         assert_eq!(figures.cpu_ns, Some(1_500_000));
         let memory = figures.memory.unwrap();
-        assert_eq!((memory.usage, memory.working_set, memory.rss, memory.limit), (1000, 600, 300, None));
+        assert_eq!(
+            (memory.usage, memory.working_set, memory.rss, memory.limit),
+            (1000, 600, 300, None)
+        );
         assert_eq!((memory.faults, memory.major_faults), (7, 2));
         assert_eq!(figures.swap, Some((10, Some(20))));
         assert_eq!(figures.tasks, Some(3));
@@ -252,7 +279,10 @@ mod tests {
             ("cpuacct.usage", "42\n"),
             ("memory.usage_in_bytes", "1000\n"),
             ("memory.limit_in_bytes", "9223372036854771712\n"),
-            ("memory.stat", "total_rss 300\ntotal_inactive_file 1\ntotal_pgfault 7\ntotal_pgmajfault 2\n"),
+            (
+                "memory.stat",
+                "total_rss 300\ntotal_inactive_file 1\ntotal_pgfault 7\ntotal_pgmajfault 2\n",
+            ),
             ("memory.memsw.usage_in_bytes", "1100\n"),
             ("memory.memsw.limit_in_bytes", "1500\n"),
             ("pids.current", "3\n"),

@@ -23,7 +23,11 @@ impl Rate {
     pub fn look(&self, at_ns: i64, cpu_ns: u64) -> Option<u64> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = *last else {
-            *last = Some(Look { at_ns, cpu_ns, rate: None });
+            *last = Some(Look {
+                at_ns,
+                cpu_ns,
+                rate: None,
+            });
             return None;
         };
         let span = at_ns.saturating_sub(before.at_ns);
@@ -31,7 +35,9 @@ impl Rate {
             return before.rate;
         }
         let used = u128::from(cpu_ns.saturating_sub(before.cpu_ns)) * SECOND_NS;
-        let rate = u128::try_from(span).ok().and_then(|span| u64::try_from(used / span).ok());
+        let rate = u128::try_from(span)
+            .ok()
+            .and_then(|span| u64::try_from(used / span).ok());
         *last = Some(Look { at_ns, cpu_ns, rate });
         rate
     }
@@ -47,6 +53,10 @@ mod tests {
         assert_eq!(rate.look(0, 0), None);
         assert_eq!(rate.look(100_000_000, 100), None, "too close");
         assert_eq!(rate.look(2_000_000_000, 1_000_000_000), Some(500_000_000));
-        assert_eq!(rate.look(2_100_000_000, 9_000_000_000), Some(500_000_000), "too close: told again");
+        assert_eq!(
+            rate.look(2_100_000_000, 9_000_000_000),
+            Some(500_000_000),
+            "too close: told again"
+        );
     }
 }

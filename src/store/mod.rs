@@ -45,7 +45,10 @@ pub struct Error {
 
 impl Error {
     fn new(doing: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { doing: doing.into(), source: source.into() }
+        Self {
+            doing: doing.into(),
+            source: source.into(),
+        }
     }
 }
 
@@ -98,8 +101,8 @@ impl Store {
     /// # Errors
     /// The disk or the database refused; nothing changed.
     pub async fn put<T: Serialize>(&self, table: Table, id: &str, value: &T) -> Result<(), Error> {
-        let bytes =
-            serde_json::to_vec(value).map_err(|error| Error::new(format!("encoding record {id:?}"), error))?;
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Error::new(format!("encoding record {id:?}"), error))?;
         self.write(table, id, Some(bytes)).await
     }
 
@@ -113,10 +116,19 @@ impl Store {
 
     async fn write(&self, table: Table, id: &str, value: Option<Vec<u8>>) -> Result<(), Error> {
         let (done, wait) = oneshot::channel();
-        let write = Write { table, id: id.to_owned(), value, done };
+        let write = Write {
+            table,
+            id: id.to_owned(),
+            value,
+            done,
+        };
         let doing = || format!("writing record {id:?}");
-        self.writes.send(write).map_err(|_| Error::new(doing(), "the writer has ended"))?;
-        wait.await.map_err(|_| Error::new(doing(), "the writer has ended"))?.map_err(|error| Error::new(doing(), error))
+        self.writes
+            .send(write)
+            .map_err(|_| Error::new(doing(), "the writer has ended"))?;
+        wait.await
+            .map_err(|_| Error::new(doing(), "the writer has ended"))?
+            .map_err(|error| Error::new(doing(), error))
     }
 }
 
@@ -148,7 +160,9 @@ impl Records {
             let (id, value) = row.map_err(|error| Error::new(doing(), error))?;
             match serde_json::from_slice(value.value()) {
                 Ok(value) => all.push((id.value().to_owned(), value)),
-                Err(error) => tracing::warn!(id = id.value(), %error, "a record cannot be read; it is left out"),
+                Err(error) => {
+                    tracing::warn!(id = id.value(), %error, "a record cannot be read; it is left out")
+                }
             }
         }
         Ok(all)
@@ -162,9 +176,13 @@ fn open_database(path: &Path) -> Result<Database, Error> {
         .create(path)
         .map_err(|error| Error::new(doing(), error))?;
     // A first commit proves that the file can be written, and makes the tables.
-    let write = database.begin_write().map_err(|error| Error::new(doing(), error))?;
+    let write = database
+        .begin_write()
+        .map_err(|error| Error::new(doing(), error))?;
     for table in [Table::Sandboxes, Table::Containers] {
-        write.open_table(table.definition()).map_err(|error| Error::new(doing(), error))?;
+        write
+            .open_table(table.definition())
+            .map_err(|error| Error::new(doing(), error))?;
     }
     write.commit().map_err(|error| Error::new(doing(), error))?;
     Ok(database)
@@ -218,8 +236,14 @@ mod tests {
         }
         // The writer lets go of the file when its queue is closed.
         let (_, records) = reopen(&path);
-        assert_eq!(records.load::<u32>(Table::Sandboxes).unwrap(), vec![("a".to_owned(), 1)]);
-        assert_eq!(records.load::<u32>(Table::Containers).unwrap(), vec![("a".to_owned(), 3)]);
+        assert_eq!(
+            records.load::<u32>(Table::Sandboxes).unwrap(),
+            vec![("a".to_owned(), 1)]
+        );
+        assert_eq!(
+            records.load::<u32>(Table::Containers).unwrap(),
+            vec![("a".to_owned(), 3)]
+        );
     }
 
     fn reopen(path: &Path) -> (Store, Records) {
@@ -249,6 +273,9 @@ mod tests {
         let (store, records) = Store::open(&dir.path().join("s")).unwrap();
         store.put(Table::Containers, "good", &1u32).await.unwrap();
         store.put(Table::Containers, "odd", &"text").await.unwrap();
-        assert_eq!(records.load::<u32>(Table::Containers).unwrap(), vec![("good".to_owned(), 1)]);
+        assert_eq!(
+            records.load::<u32>(Table::Containers).unwrap(),
+            vec![("good".to_owned(), 1)]
+        );
     }
 }

@@ -55,7 +55,9 @@ impl Link {
     /// # Errors
     /// The shim is gone, or does not answer in time.
     pub async fn greet(&self) -> Result<()> {
-        let hello = request::Kind::Hello(shim::Hello { version: shim::VERSION });
+        let hello = request::Kind::Hello(shim::Hello {
+            version: shim::VERSION,
+        });
         match self.call(hello, &[], CALL_DEADLINE).await? {
             (reply::Kind::Welcome(_), _) => Ok(()),
             (other, _) => Err(unexpected(&other)),
@@ -67,7 +69,8 @@ impl Link {
     /// # Errors
     /// `Unavailable`: the shim is gone.
     pub async fn send(&self, request: request::Kind, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.send_bytes(&Request { kind: Some(request) }.encode_to_vec(), fds).await
+        self.send_bytes(&Request { kind: Some(request) }.encode_to_vec(), fds)
+            .await
     }
 
     /// Sends an encoded message.
@@ -108,9 +111,13 @@ impl Link {
             })
             .await
             .or_fault(Kind::Unavailable, || "receiving from a shim".into())?;
-        let Some((bytes, fds)) = packet else { return Ok(None) };
+        let Some((bytes, fds)) = packet else {
+            return Ok(None);
+        };
         let reply = Reply::decode(bytes.as_slice()).or_internal(|| "decoding a shim's message".into())?;
-        let kind = reply.kind.ok_or_else(|| Fault::internal("a shim sent an empty message"))?;
+        let kind = reply
+            .kind
+            .ok_or_else(|| Fault::internal("a shim sent an empty message"))?;
         Ok(Some((kind, fds)))
     }
 
@@ -119,13 +126,21 @@ impl Link {
     /// # Errors
     /// What the shim refused, with the kind that it gave; `Unavailable` when it is gone;
     /// `DeadlineExceeded` when it does not answer in time.
-    pub async fn call(&self, request: request::Kind, fds: &[BorrowedFd<'_>], deadline: Duration) -> Result<Answer> {
+    pub async fn call(
+        &self,
+        request: request::Kind,
+        fds: &[BorrowedFd<'_>],
+        deadline: Duration,
+    ) -> Result<Answer> {
         let exchange = async {
             self.send(request, fds).await?;
             self.receive().await
         };
         match tokio::time::timeout(deadline, exchange).await {
-            Err(_) => Err(Fault::deadline_exceeded(format!("a shim did not answer within {} s", deadline.as_secs()))),
+            Err(_) => Err(Fault::deadline_exceeded(format!(
+                "a shim did not answer within {} s",
+                deadline.as_secs()
+            ))),
             Ok(Err(fault)) => Err(fault),
             Ok(Ok(None)) => Err(Fault::unavailable("a shim ended before it answered")),
             Ok(Ok(Some((reply::Kind::Failed(failed), _)))) => Err(refused(failed)),
@@ -149,7 +164,10 @@ impl Link {
 ///
 /// # Errors
 /// It is of a kind that cannot be watched, or too many are.
-#[expect(deprecated, reason = "what replaces it is unsafe for types that may change their descriptor; an OwnedFd does not")]
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe for types that may change their descriptor; an OwnedFd does not"
+)]
 pub fn watched(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd).or_internal(|| "watching a descriptor".into())
 }

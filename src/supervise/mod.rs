@@ -30,8 +30,10 @@ impl Launcher {
     /// # Errors
     /// The file is not there or no memory is left.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).or_internal(|| format!("reading the shim {path:?} (set runtime.shim)"))?;
-        let program = criquet_sys::memfd::sealed_executable("criquet-shim", &bytes).or_internal(|| "sealing the shim".into())?;
+        let bytes =
+            std::fs::read(path).or_internal(|| format!("reading the shim {path:?} (set runtime.shim)"))?;
+        let program = criquet_sys::memfd::sealed_executable("criquet-shim", &bytes)
+            .or_internal(|| "sealing the shim".into())?;
         Ok(Self { program })
     }
 
@@ -42,10 +44,14 @@ impl Launcher {
     pub async fn create(&self, plan: &Plan, namespaces: Vec<OwnedFd>) -> Result<(Link, i32)> {
         let link = self.start(&["criquet-shim", &plan.container_id])?;
         link.greet().await?;
-        let plan = criquet_sys::memfd::sealed("plan", &plan.encode_to_vec()).or_internal(|| "storing the plan".into())?;
+        let plan = criquet_sys::memfd::sealed("plan", &plan.encode_to_vec())
+            .or_internal(|| "storing the plan".into())?;
         let mut fds = vec![plan.as_fd()];
         fds.extend(namespaces.iter().map(AsFd::as_fd));
-        match link.call(request::Kind::Create(shim::Create {}), &fds, CREATE_DEADLINE).await? {
+        match link
+            .call(request::Kind::Create(shim::Create {}), &fds, CREATE_DEADLINE)
+            .await?
+        {
             (reply::Kind::Created(created), _) => Ok((link, created.pid)),
             (other, _) => Err(link::unexpected(&other)),
         }
@@ -55,7 +61,11 @@ impl Launcher {
     ///
     /// # Errors
     /// What the helper could not do; then no process is left.
-    pub async fn create_pod_init(&self, init: &PodInit, user: Option<BorrowedFd<'_>>) -> Result<(i32, OwnedFd)> {
+    pub async fn create_pod_init(
+        &self,
+        init: &PodInit,
+        user: Option<BorrowedFd<'_>>,
+    ) -> Result<(i32, OwnedFd)> {
         let link = self.start(&["criquet-pod", "pod"])?;
         let fds: Vec<BorrowedFd<'_>> = user.into_iter().collect();
         link.send_bytes(&init.encode_to_vec(), &fds).await?;
@@ -63,7 +73,9 @@ impl Launcher {
             .await
             .map_err(|_| Fault::deadline_exceeded("the pod's init was not made in time"))??;
         match answer {
-            Some((reply::Kind::Created(created), mut fds)) if fds.len() == 1 => Ok((created.pid, fds.remove(0))),
+            Some((reply::Kind::Created(created), mut fds)) if fds.len() == 1 => {
+                Ok((created.pid, fds.remove(0)))
+            }
             Some((reply::Kind::Failed(failed), _)) => Err(link::refused(failed)),
             Some((other, _)) => Err(link::unexpected(&other)),
             None => Err(Fault::unavailable("the pod's init ended before it was made")),
@@ -99,7 +111,9 @@ pub fn exit_record(dir: &Path) -> Result<Option<Exit>> {
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).or_internal(doing),
-        Ok(metadata) if metadata.len() > EXIT_BYTES_MAX => return Err(Fault::internal(format!("{}: too large", doing()))),
+        Ok(metadata) if metadata.len() > EXIT_BYTES_MAX => {
+            return Err(Fault::internal(format!("{}: too large", doing())));
+        }
         Ok(_) => {}
     }
     let bytes = std::fs::read(&path).or_internal(doing)?;
@@ -120,7 +134,10 @@ pub async fn tell(dir: &Path, request: request::Kind) -> Result<()> {
 /// As [`Link::call`].
 pub async fn inspect(dir: &Path) -> Result<shim::State> {
     let link = Link::connect(dir).await?;
-    match link.call(request::Kind::Inspect(shim::Inspect {}), &[], link::CALL_DEADLINE).await? {
+    match link
+        .call(request::Kind::Inspect(shim::Inspect {}), &[], link::CALL_DEADLINE)
+        .await?
+    {
         (reply::Kind::State(state), _) => Ok(state),
         (other, _) => Err(link::unexpected(&other)),
     }
