@@ -40,8 +40,6 @@ pub struct Container {
     pub execs: BTreeMap<i32, Exec>,
     /// How far it is.
     pub phase: Phase,
-    /// Nobody will ask: it was given up before Start.
-    pub abandoned: bool,
     /// When execve succeeded; 0 before.
     pub started_at_ns: i64,
     /// Why the program could not be started.
@@ -106,7 +104,7 @@ impl Container {
     /// # Errors
     /// `STATE` when it has ended.
     pub fn alive(&mut self) -> Result<&mut Self, Failure> {
-        if matches!(self.phase, Phase::Ending(_)) || self.failure.is_some() || self.abandoned {
+        if matches!(self.phase, Phase::Ending(_)) || self.failure.is_some() {
             return Err(out_of_state("the container has ended"));
         }
         Ok(self)

@@ -69,7 +69,6 @@ impl Server {
             attachers: Default::default(),
             execs: Default::default(),
             phase: Phase::Created,
-            abandoned: false,
             started_at_ns: 0,
             failure: None,
             plan,

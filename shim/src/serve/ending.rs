@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use criquet_proto::shim::{Exit, reply};
-use criquet_sys::pidfd::{self, Ended};
+use criquet_sys::pidfd::Ended;
 use criquet_sys::signal;
 
 use super::connection::Pending;
@@ -184,21 +184,10 @@ impl Container {
         });
     }
 
-    /// Takes the container away before it was started.
-    pub(super) fn abandon(&mut self) {
-        if !std::mem::replace(&mut self.abandoned, true) {
-            self.cgroup.kill();
-            pidfd::signal(&self.init.pidfd, signal::SIGKILL).ok();
-        }
-    }
-
     fn record(&mut self) {
         let Phase::Ending(ending) = &self.phase else {
             return;
         };
-        if self.abandoned {
-            return;
-        }
         if let Err(error) = exit::record(&self.state_dir, &ending.exit) {
             complain(&format!(
                 "write the exit record of container {}: {error}",

@@ -273,11 +273,8 @@ impl Server {
         if !self.connections.is_empty() {
             return;
         }
-        match &mut self.container {
-            None => self.quit = true,
-            Some(container) if matches!(container.phase, Phase::Created) => container.abandon(),
-            Some(_) => {}
-        }
+        // A container waits for the next daemon, whatever its state; that one takes away what it does not know.
+        self.quit = self.container.is_none();
     }
 }
 

@@ -51,20 +51,10 @@ fn another_daemon_takes_over() {
 }
 
 #[test]
-fn nothing_is_left_of_a_container_that_nobody_starts() {
-    let mut c = Host::shell("echo never").create();
-    assert!(c.host.has_cgroup());
-    drop(c.client);
-    assert_eq!(c.shim.end(), Ended::Exited(0));
-    assert!(!c.host.has_cgroup());
-    assert_eq!(std::fs::read_dir(c.host.state_dir()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_created_container_waits_for_whoever_is_connected() {
+fn a_created_container_waits_for_the_next_daemon() {
     let c = Host::shell("exit 3").create();
-    let other = c.connect();
     drop(c.client);
+    let other = Client::connect(&c.host.state_dir());
     assert!(matches!(other.start(), reply::Kind::Started(_)));
     assert_eq!(
         other.wait().unwrap_or_else(|| c.host.exit_record().unwrap()).code,
