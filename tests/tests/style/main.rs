@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 mod code;
+mod direction;
 mod documents;
 mod licences;
 mod schema;
