@@ -71,84 +71,92 @@ fn libraries() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Busybox with its libraries, and the folders that a container needs.
+fn fill(base: &Path) {
+    for name in [
+        "lower/bin",
+        "lower/etc",
+        "lower/proc",
+        "lower/sys",
+        "lower/dev",
+        "lower/tmp",
+        "upper",
+        "work",
+        "state",
+    ] {
+        std::fs::create_dir_all(base.join(name)).unwrap();
+    }
+    std::fs::set_permissions(base.join("state"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::copy("/bin/busybox", base.join("lower/bin/busybox")).unwrap();
+    for library in libraries() {
+        let target = base.join("lower").join(library.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(&library, target).unwrap();
+    }
+    for applet in [
+        "sh", "cat", "echo", "ls", "id", "ps", "sleep", "tty", "stty", "mkdir", "mount", "hostname", "grep",
+        "true", "touch", "head", "od", "test", "pwd",
+    ] {
+        std::os::unix::fs::symlink("busybox", base.join("lower/bin").join(applet)).unwrap();
+    }
+}
+
+/// Sleeps as root in namespaces of its own.
+fn plan(base: &Path) -> Plan {
+    let path = |name: &str| base.join(name).display().to_string();
+    let kind = |kind: namespace::Kind| {
+        Some(Namespace {
+            kind: kind.into(),
+            fd: 0,
+        })
+    };
+    let system = |kind: mount::Kind, target: &str| Mount {
+        kind: kind.into(),
+        target: target.into(),
+        ..Default::default()
+    };
+    Plan {
+        container_id: "test".into(),
+        state_dir: path("state"),
+        namespaces: Some(Namespaces {
+            network: kind(namespace::Kind::New),
+            ipc: kind(namespace::Kind::New),
+            uts: kind(namespace::Kind::New),
+            pid: kind(namespace::Kind::New),
+            user: kind(namespace::Kind::Host),
+            cgroup: kind(namespace::Kind::New),
+            ..Default::default()
+        }),
+        rootfs: Some(Rootfs {
+            lower: vec![path("lower")],
+            upper: path("upper"),
+            work: path("work"),
+            ..Default::default()
+        }),
+        mounts: vec![
+            system(mount::Kind::Proc, "/proc"),
+            system(mount::Kind::Sysfs, "/sys"),
+        ],
+        process: Some(Process {
+            args: vec!["sleep".into(), "100".into()],
+            env: vec!["PATH=/bin".into()],
+            cwd: "/".into(),
+            bounding: ALL,
+            permitted: ALL,
+            effective: ALL,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 impl Container {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let base = folder.path();
-        for name in [
-            "lower/bin",
-            "lower/etc",
-            "lower/proc",
-            "lower/sys",
-            "lower/dev",
-            "lower/tmp",
-            "upper",
-            "work",
-            "state",
-        ] {
-            std::fs::create_dir_all(base.join(name)).unwrap();
-        }
-        std::fs::set_permissions(base.join("state"), std::fs::Permissions::from_mode(0o700)).unwrap();
-        std::fs::copy("/bin/busybox", base.join("lower/bin/busybox")).unwrap();
-        for library in libraries() {
-            let target = base.join("lower").join(library.strip_prefix("/").unwrap());
-            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-            std::fs::copy(&library, target).unwrap();
-        }
-        for applet in [
-            "sh", "cat", "echo", "ls", "id", "ps", "sleep", "tty", "stty", "mkdir", "mount", "hostname",
-            "grep", "true", "touch", "head", "od", "test", "pwd",
-        ] {
-            std::os::unix::fs::symlink("busybox", base.join("lower/bin").join(applet)).unwrap();
-        }
-        let path = |name: &str| base.join(name).display().to_string();
-        let kind = |kind: namespace::Kind| {
-            Some(Namespace {
-                kind: kind.into(),
-                fd: 0,
-            })
-        };
-        let system = |kind: mount::Kind, target: &str| Mount {
-            kind: kind.into(),
-            target: target.into(),
-            ..Default::default()
-        };
-        let plan = Plan {
-            container_id: "test".into(),
-            state_dir: path("state"),
-            namespaces: Some(Namespaces {
-                network: kind(namespace::Kind::New),
-                ipc: kind(namespace::Kind::New),
-                uts: kind(namespace::Kind::New),
-                pid: kind(namespace::Kind::New),
-                user: kind(namespace::Kind::Host),
-                cgroup: kind(namespace::Kind::New),
-                ..Default::default()
-            }),
-            rootfs: Some(Rootfs {
-                lower: vec![path("lower")],
-                upper: path("upper"),
-                work: path("work"),
-                ..Default::default()
-            }),
-            mounts: vec![
-                system(mount::Kind::Proc, "/proc"),
-                system(mount::Kind::Sysfs, "/sys"),
-            ],
-            process: Some(Process {
-                args: vec!["sleep".into(), "100".into()],
-                env: vec!["PATH=/bin".into()],
-                cwd: "/".into(),
-                bounding: ALL,
-                permitted: ALL,
-                effective: ALL,
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        fill(folder.path());
         Self {
+            plan: plan(folder.path()),
             folder,
-            plan,
             fds: Vec::new(),
             cgroups: Vec::new(),
         }
