@@ -72,15 +72,22 @@ pub fn listen(path: &Path, backlog: i32) -> Result<OwnedFd> {
 /// # Errors
 /// `ENOENT` or `ECONNREFUSED` when nobody listens there.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
+    connect_as(path, SocketFlags::CLOEXEC)
+}
+
+/// Connects to a listener at `path` without waiting for it. Non-blocking, close-on-exec.
+///
+/// # Errors
+/// `ENOENT` or `ECONNREFUSED` when nobody listens there, `EAGAIN` when its backlog is full.
+pub fn connect_at_once(path: &Path) -> Result<OwnedFd> {
+    connect_as(path, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+fn connect_as(path: &Path, flags: SocketFlags) -> Result<OwnedFd> {
     let object = || path.display().to_string();
     let (folder, address) = address(path)?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|e| Error::new("socket", object(), e))?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|e| Error::new("socket", object(), e))?;
     rustix::net::connect(&socket, &address).map_err(|e| Error::new("connect", object(), e))?;
     drop(folder);
     Ok(socket)
@@ -235,6 +242,22 @@ mod tests {
         );
         drop(a);
         assert!(matches!(receive(&b, &mut buffer, 4).unwrap(), Packet::Closed));
+    }
+
+    #[test]
+    fn a_full_backlog_is_told_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _listener = listen(&path, 1).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect_at_once(&path) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 10);
+        };
+        assert!(error.is(libc::EAGAIN), "{error}");
     }
 
     #[test]
