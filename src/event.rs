@@ -51,7 +51,7 @@ impl Events {
             at_ns: crate::id::now_ns(),
         };
         // Nobody listening is fine.
-        let _ = self.0.send(event);
+        self.0.send(event).ok();
     }
 
     /// Everything from now on.

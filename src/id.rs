@@ -15,7 +15,7 @@ pub fn mint() -> std::io::Result<String> {
     let mut id = String::with_capacity(ID_BYTES * 2);
     for byte in bytes {
         // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
+        write!(id, "{byte:02x}").ok();
     }
     Ok(id)
 }

@@ -211,8 +211,8 @@ impl Runtime {
             // Its end is the end of its shim; the connection closes then.
             if let Ok(link) = Link::connect(&container.dir).await {
                 let ended = async { while let Ok(Some(_)) = link.receive().await {} };
-                let _ = link.send(request::Kind::Wait(shim::Wait {}), &[]).await;
-                let _ = tokio::time::timeout(END_DEADLINE, ended).await;
+                link.send(request::Kind::Wait(shim::Wait {}), &[]).await.ok();
+                tokio::time::timeout(END_DEADLINE, ended).await.ok();
             }
         }
         let gone = match self.clear(container).await {

@@ -214,7 +214,7 @@ impl Runtime {
             let parent = self.config.runtime.cgroup_parent.trim_matches('/');
             if !parent.is_empty() {
                 // Not empty, or not there: as it should be.
-                let _ = std::fs::remove_dir(hierarchy.mount.join(parent));
+                std::fs::remove_dir(hierarchy.mount.join(parent)).ok();
             }
         }
     }

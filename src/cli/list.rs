@@ -34,9 +34,9 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:<width$}  ");
+            write!(line, "{cell:<width$}  ").ok();
         }
-        let _ = writeln!(text, "{}", line.trim_end());
+        writeln!(text, "{}", line.trim_end()).ok();
     }
     text
 }

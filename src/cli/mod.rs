@@ -269,17 +269,15 @@ async fn ask(command: Command) -> Result<ExitCode> {
                     command,
                 },
         } => {
-            pod::run(
-                &daemon.socket,
-                pod::Run {
-                    name,
-                    host_network,
-                    log_dir,
-                    image,
-                    command,
-                },
-            )
-            .await
+            let run = pod::Run {
+                name,
+                host_network,
+                log_dir,
+                image,
+                command,
+            };
+            // Boxed: the requests inside are large.
+            Box::pin(pod::run(&daemon.socket, run)).await
         }
         Command::Pod {
             command: PodCommand::Ls { daemon },
@@ -308,5 +306,5 @@ async fn ask(command: Command) -> Result<ExitCode> {
 /// Prints; a reader that has gone (`criquet ps | head`) is no error.
 fn say(text: &str) {
     use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    std::io::stdout().write_all(text.as_bytes()).ok();
 }

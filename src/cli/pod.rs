@@ -59,7 +59,7 @@ pub(super) async fn run(socket: &Path, run: Run) -> Result<ExitCode> {
         .map_err(refused)?
         .into_inner()
         .pod_sandbox_id;
-    let started = start(&mut client, &pod, config, spec, run.command).await;
+    let started = Box::pin(start(&mut client, &pod, config, spec, run.command)).await;
     match started {
         Ok(container) => {
             say(&format!("{container}\n"));
@@ -68,7 +68,7 @@ pub(super) async fn run(socket: &Path, run: Run) -> Result<ExitCode> {
         Err(fault) => {
             // Nothing half-made stays; what happened first is what is told.
             let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: pod };
-            let _ = client.runtime.remove_pod_sandbox(remove).await;
+            client.runtime.remove_pod_sandbox(remove).await.ok();
             Err(fault)
         }
     }
@@ -199,8 +199,8 @@ pub(super) async fn exec(
         .map_err(refused)?
         .into_inner();
     // A reader that has gone is no error of the command.
-    let _ = std::io::stdout().write_all(&answer.stdout);
-    let _ = std::io::stderr().write_all(&answer.stderr);
+    std::io::stdout().write_all(&answer.stdout).ok();
+    std::io::stderr().write_all(&answer.stderr).ok();
     Ok(ExitCode::from(u8::try_from(answer.exit_code).unwrap_or(u8::MAX)))
 }
 

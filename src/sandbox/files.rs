@@ -47,7 +47,7 @@ pub fn make_hosts(dir: &Path, config: &SandboxConfig, hostname: &str, attachment
         );
         for ip in &attachment.ips {
             // Writing to a String cannot fail.
-            let _ = writeln!(hosts, "{ip}\t{hostname}");
+            writeln!(hosts, "{ip}\t{hostname}").ok();
         }
         hosts
     };
@@ -60,13 +60,13 @@ fn resolv_conf(config: &SandboxConfig) -> String {
     };
     let mut text = String::new();
     if !dns.searches.is_empty() {
-        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+        writeln!(text, "search {}", dns.searches.join(" ")).ok();
     }
     for server in &dns.servers {
-        let _ = writeln!(text, "nameserver {server}");
+        writeln!(text, "nameserver {server}").ok();
     }
     if !dns.options.is_empty() {
-        let _ = writeln!(text, "options {}", dns.options.join(" "));
+        writeln!(text, "options {}", dns.options.join(" ")).ok();
     }
     text
 }

@@ -154,7 +154,7 @@ async fn end_pod_init(init: PodInit) -> Result<()> {
         return Ok(());
     }
     // ESRCH: it ended by itself.
-    let _ = criquet_sys::pidfd::signal(&pidfd, SIGKILL);
+    criquet_sys::pidfd::signal(&pidfd, SIGKILL).ok();
     let pidfd = crate::supervise::link::watched(pidfd)?;
     match tokio::time::timeout(INIT_END_DEADLINE, pidfd.readable()).await {
         Ok(Ok(_)) => Ok(()),

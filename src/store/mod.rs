@@ -198,7 +198,7 @@ fn write_loop(database: &Database, queue: &mpsc::Receiver<Write>) {
         let result = commit(database, &batch).map_err(|error| error.to_string());
         for write in batch {
             // The caller may have gone; the write stands all the same.
-            let _ = write.done.send(result.clone());
+            write.done.send(result.clone()).ok();
         }
     }
 }
