@@ -18,8 +18,9 @@ use crate::id;
 use crate::runtime::Runtime;
 use crate::supervise::link::{self, CALL_DEADLINE, Link};
 
-/// Of each stream, as the CRI says (CVE-2022-1708); the rest is read and dropped.
-const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Of both streams together; the rest is read and dropped (CVE-2022-1708). The CRI says 16 MB, and an answer over
+/// 16 MiB in all is refused by a kubelet's gRPC: some bytes are left for what is around the streams.
+const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024 - 64;
 /// execve of the program: it is read from a disk that may be slow.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// After the end, what its children still write is waited for so long (CVE-2026-53495: without an end).
@@ -32,9 +33,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Output {
     /// 0 to 255.
     pub code: i32,
-    /// At most 16 MiB.
+    /// With stderr at most [`OUTPUT_BYTES_MAX`].
     pub stdout: Vec<u8>,
-    /// At most 16 MiB.
+    /// With stdout at most [`OUTPUT_BYTES_MAX`].
     pub stderr: Vec<u8>,
 }
 
@@ -253,11 +254,21 @@ async fn run(exec: &KillOnDrop, mut streams: Streams, timeout: Option<Duration>)
             }
         },
     };
+    let (mut stdout, mut stderr) = (out.kept, err.kept);
+    fit(&mut stdout, &mut stderr, OUTPUT_BYTES_MAX);
     Ok(Output {
         code: exit.code,
-        stdout: out.kept,
-        stderr: err.kept,
+        stdout,
+        stderr,
     })
+}
+
+/// Cuts two streams to `room` bytes in all: the longer one gives way, and each may keep half.
+fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, room: usize) {
+    let half = room / 2;
+    let (out, err) = (stdout.len(), stderr.len());
+    stdout.truncate(room - err.min(half));
+    stderr.truncate(room - out.min(half));
 }
 
 /// One stream of a command, read to its end; kept up to the limit.
@@ -311,6 +322,29 @@ impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(exec) = self.0.take() {
             tokio::spawn(async move { exec.kill().await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_stream_gives_way() {
+        for (out, err, kept) in [
+            (0, 0, (0, 0)),
+            (10, 0, (10, 0)),
+            (11, 0, (10, 0)),
+            (0, 99, (0, 10)),
+            (99, 2, (8, 2)),
+            (3, 99, (3, 7)),
+            (99, 99, (5, 5)),
+            (5, 5, (5, 5)),
+        ] {
+            let (mut stdout, mut stderr) = (vec![0; out], vec![0; err]);
+            fit(&mut stdout, &mut stderr, 10);
+            assert_eq!((stdout.len(), stderr.len()), kept, "{out} and {err}");
         }
     }
 }

@@ -12,6 +12,7 @@
     missing_debug_implementations
 )]
 
+mod census;
 mod client;
 pub mod host;
 pub mod leak;
@@ -19,13 +20,17 @@ mod namespace;
 mod node;
 mod pod;
 mod registry;
+pub mod spdy;
+mod terminal;
 mod tool;
 
+pub use census::Census;
 pub use client::Cri;
 pub use criquet_proto::cri;
 pub use node::{Node, Settings};
 pub use pod::{Pod, container, image, pod};
 pub use registry::Registry;
+pub use terminal::Terminal;
 pub use tool::{Output, run, workspace};
 
 /// The shell image that most tests run.

@@ -110,13 +110,23 @@ impl Container {
             .execs
             .get(&pid)
             .ok_or_else(|| out_of_state("the process has ended"))?;
-        if all {
+        let told = pidfd::signal(&exec.child.pidfd, number).map_err(gone);
+        if !all {
+            return told;
+        }
+        // The leader first, else it would start the next child; then again, for those that a child started meanwhile.
+        let rounds = if number == signal::SIGKILL { KILL_ROUNDS } else { 1 };
+        for _ in 0..rounds {
             let session = |other: &i32| *other != pid && signal::session_of(*other) == Some(pid);
-            for other in self.cgroup.processes().into_iter().filter(session) {
-                signal::kill(other, number).ok();
+            let others: Vec<i32> = self.cgroup.processes().into_iter().filter(session).collect();
+            for other in &others {
+                signal::kill(*other, number).ok();
+            }
+            if others.is_empty() {
+                break;
             }
         }
-        pidfd::signal(&exec.child.pidfd, number).map_err(gone)
+        told
     }
 }
 
@@ -127,6 +137,10 @@ fn gone(error: criquet_sys::Error) -> Failure {
         error.into()
     }
 }
+
+/// How often the processes of a killed exec are listed: each time finds those that were forked since the last,
+/// and a killed one until it is a zombie.
+const KILL_ROUNDS: usize = 16;
 
 /// "No such process", errno-base.h.
 const ESRCH: i32 = 3;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use criquet_tests::{BUSYBOX, NGINX, Node, container, eventually, pod};
 
-const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+pub(crate) const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
 #[test]
 fn exec_carries_stdin_and_the_exit_code() {
