@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod driver;
+
+pub use driver::CgroupDriver;
+
 /// Where the configuration is looked for by default.
 pub const DEFAULT_PATH: &str = "/etc/criquet/config.toml";
 /// Drop-ins: `*.toml` in this folder beside the file, in the order of their names.
@@ -60,22 +64,13 @@ pub struct Runtime {
     pub shim: PathBuf,
     /// Who makes cgroups.
     pub cgroup_driver: CgroupDriver,
-    /// Where pods without a parent of their own go, in cgroupfs syntax.
+    /// Where pods without a parent of their own go: a path, or with systemd a slice. Empty: `/criquet` or
+    /// `criquet.slice`.
     pub cgroup_parent: String,
     /// Names of runtime handlers beside the unnamed one. All behave the same.
     pub handlers: Vec<String>,
     /// Root of relative Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
-}
-
-/// Who makes cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// cgroupfs: the only one that this version has; `auto` chooses it.
-    Auto,
-    /// Folders in the cgroup file system.
-    Cgroupfs,
 }
 
 /// `[image]`.
@@ -163,7 +158,7 @@ impl Default for Runtime {
         Self {
             shim: PathBuf::new(),
             cgroup_driver: CgroupDriver::Auto,
-            cgroup_parent: "/criquet".into(),
+            cgroup_parent: String::new(),
             handlers: Vec::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
         }
@@ -254,10 +249,11 @@ impl Config {
             }
         }
         let parent = &self.runtime.cgroup_parent;
-        if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
-            return Err(format!(
-                "runtime.cgroup_parent = {parent:?}: use an absolute cgroup path such as \"/criquet\""
-            ));
+        if !parent.is_empty() {
+            self.runtime
+                .cgroup_driver
+                .check(parent)
+                .map_err(|problem| format!("runtime.cgroup_parent: {problem}"))?;
         }
         if !(1..=64).contains(&self.image.downloads) {
             return Err(format!("image.downloads = {}: use 1 to 64", self.image.downloads));
@@ -360,6 +356,15 @@ mod tests {
         for (text, part) in [
             ("root = \"relative\"", "not an absolute path"),
             ("[runtime]\ncgroup_parent = \"/a/../b\"", "absolute cgroup path"),
+            (
+                "[runtime]\ncgroup_driver = \"systemd\"\ncgroup_parent = \"/a\"",
+                "is not a slice",
+            ),
+            (
+                "[runtime]\ncgroup_driver = \"cgroupfs\"\ncgroup_parent = \"a.slice\"",
+                "absolute cgroup path",
+            ),
+            ("[runtime]\ncgroup_parent = \"a--b.slice\"", "between two parts"),
             ("[image]\ndownloads = 0", "use 1 to 64"),
             (
                 "[network.builtin]\nbridge = \"a-name-that-is-far-too-long\"",

@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod plan;
 pub mod stats;
 pub mod supervise;
+pub mod systemd;
 
 pub mod event;
 pub mod fault;

@@ -9,16 +9,17 @@ use criquet_image::Images;
 use criquet_network::Network;
 use criquet_sys::namespace::{self, IdMap, Kinds, Maps};
 
-use crate::config::Config;
+use crate::config::{CgroupDriver, Config};
 use crate::container::record::Container;
 use crate::event::Events;
-use crate::fault::{Fault, OrFault, Result};
+use crate::fault::{Fault, Kind, OrFault, Result};
 use crate::id;
 use crate::joined::Joined;
 use crate::plan::host::HostFacts;
 use crate::sandbox::record::Sandbox;
 use crate::store::Store;
 use crate::supervise::Launcher;
+use crate::systemd;
 
 /// A prefix of an id that denotes an object has at least so many digits.
 const ID_PREFIX_MIN: usize = 6;
@@ -131,7 +132,14 @@ impl Runtime {
     ///
     /// # Errors
     /// A folder, the shim or a store cannot be used, or another daemon uses the same root.
-    pub async fn open(config: Config) -> Result<Arc<Self>> {
+    pub async fn open(mut config: Config) -> Result<Arc<Self>> {
+        config
+            .runtime
+            .settle(systemd::is_running())
+            .or_fault(Kind::FailedPrecondition, || "choosing the cgroup driver".into())?;
+        if config.runtime.cgroup_driver == CgroupDriver::Systemd {
+            systemd::check().await?;
+        }
         for dir in [&config.root, &config.state] {
             private_dir(dir)?;
         }
@@ -210,6 +218,10 @@ impl Runtime {
 
     /// The default cgroup parent, when nothing is in it: a stopped daemon without containers leaves no cgroup.
     pub fn remove_empty_parent(&self) {
+        if self.config.runtime.cgroup_driver == CgroupDriver::Systemd {
+            // A slice is systemd's.
+            return;
+        }
         for hierarchy in &self.host.cgroup.hierarchies {
             let parent = self.config.runtime.cgroup_parent.trim_matches('/');
             if !parent.is_empty() {

@@ -5,5 +5,6 @@ pub mod config;
 pub mod create;
 pub mod exec;
 pub mod record;
+pub mod scope;
 pub mod start;
 pub mod stop;

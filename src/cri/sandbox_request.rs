@@ -12,6 +12,7 @@ use crate::limits;
 use crate::sandbox::config::{
     Dns, IdMap, Ipc, Namespaces, Network, Pid, Port, Protocol, SandboxConfig, UserMaps,
 };
+use crate::systemd::slice;
 
 /// Validates the whole request.
 ///
@@ -199,6 +200,9 @@ fn cgroup_parent(value: &str) -> Result<String> {
         return Err(Fault::invalid(format!(
             "cgroup_parent {value:?} contains \".\" or \"..\""
         )));
+    }
+    if slice::is_slice(value) {
+        slice::check(value)?;
     }
     Ok(value.to_owned())
 }

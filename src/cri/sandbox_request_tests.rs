@@ -99,6 +99,15 @@ fn refuses_what_can_never_work() {
                 });
             }),
         ),
+        (
+            "cgroup parent of systemd's",
+            request(|c| {
+                c.linux = Some(cri::LinuxPodSandboxConfig {
+                    cgroup_parent: "/b.slice/a-b.slice".into(),
+                    ..Default::default()
+                });
+            }),
+        ),
     ];
     for (name, request) in cases {
         assert!(sandbox(&request).is_err(), "{name}");

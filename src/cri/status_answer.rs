@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use criquet_proto::cri;
 
+use crate::config::CgroupDriver;
 use crate::runtime::Runtime;
 
 /// The answer to Status.
@@ -62,10 +63,14 @@ fn info(runtime: &Runtime) -> HashMap<String, String> {
 }
 
 /// The answer to RuntimeConfig.
-pub fn runtime_config(_: &Runtime) -> cri::RuntimeConfigResponse {
+pub fn runtime_config(runtime: &Runtime) -> cri::RuntimeConfigResponse {
+    let driver = match runtime.config.runtime.cgroup_driver {
+        CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+        CgroupDriver::Auto | CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+    };
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: driver.into(),
         }),
     }
 }

@@ -7,10 +7,11 @@ use criquet_proto::shim::cgroup::{Dir, File};
 
 use super::devices::Rule;
 use super::host::{Hierarchy, HostFacts};
-use super::{cgroup_v1, cgroup_v2, device_program};
+use super::{cgroup_v1, cgroup_v2, device_program, scope};
 use crate::container::config::Resources;
 use crate::fault::{Fault, Result};
 use crate::sandbox::config::SandboxConfig;
+use crate::systemd::slice;
 
 /// Controllers whose settings a request has.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "hugetlb"];
@@ -100,18 +101,31 @@ pub fn container_cgroup_dir(
         .map(|hierarchy| folder(hierarchy, default_parent, sandbox, container_id))
 }
 
+/// The parent of a pod's cgroups: its own, else the daemon's. A slice means that systemd makes what is below; so a pod
+/// keeps its place when the daemon's driver changes.
+pub(super) fn parent<'a>(default_parent: &'a str, sandbox: &'a SandboxConfig) -> &'a str {
+    if sandbox.cgroup_parent.is_empty() {
+        default_parent
+    } else {
+        &sandbox.cgroup_parent
+    }
+}
+
 pub(super) fn folder(
     hierarchy: &Hierarchy,
     default_parent: &str,
     sandbox: &SandboxConfig,
     id: &str,
 ) -> PathBuf {
-    let parent = if sandbox.cgroup_parent.is_empty() {
-        default_parent
-    } else {
-        &sandbox.cgroup_parent
-    };
+    let parent = parent(default_parent, sandbox);
     let mut path = hierarchy.mount.clone();
+    if slice::is_slice(parent) {
+        path.extend(slice::chain(slice::name(parent)));
+        if !id.is_empty() {
+            path.push(scope::name(id));
+        }
+        return path;
+    }
     // Validation refused `..`; here nothing but names goes on, so the path stays below the mount.
     path.extend(
         parent
@@ -255,6 +269,23 @@ mod tests {
             let dirs = container_cgroup_dirs(&host, "/criquet", &sandbox, "abc");
             assert_eq!(dirs, [PathBuf::from(format!("/sys/fs/cgroup/{want}/abc"))]);
         }
+    }
+
+    #[test]
+    fn a_slice_has_scopes_where_its_name_says() {
+        let sandbox = SandboxConfig {
+            cgroup_parent: "kubepods-burstable.slice".into(),
+            ..SandboxConfig::default()
+        };
+        let below = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice";
+        let dirs = container_cgroup_dirs(&v2(), "/criquet", &sandbox, "abc");
+        assert_eq!(dirs, [Path::new(below).join("criquet-abc.scope")]);
+        assert_eq!(pod_parent_dirs(&v2(), &sandbox), [Path::new(below)]);
+        let dirs = container_cgroup_dirs(&v2(), "criquet.slice", &SandboxConfig::default(), "abc");
+        assert_eq!(
+            dirs,
+            [Path::new("/sys/fs/cgroup/criquet.slice/criquet-abc.scope")]
+        );
     }
 
     #[test]

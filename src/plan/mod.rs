@@ -30,6 +30,7 @@ mod mounts;
 pub mod passwd;
 mod propagation;
 pub mod resources;
+pub mod scope;
 pub mod seccomp;
 pub mod signal;
 

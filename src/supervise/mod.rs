@@ -57,6 +57,21 @@ impl Launcher {
         }
     }
 
+    /// Starts a shim that does nothing but be there, and its pid: it ends when the link is dropped.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn hold_place(&self, id: &str) -> Result<(Link, u32)> {
+        let link = self.start(&["criquet-shim", id])?;
+        let hello = request::Kind::Hello(shim::Hello {
+            version: shim::VERSION,
+        });
+        match link.call(hello, &[], link::CALL_DEADLINE).await? {
+            (reply::Kind::Welcome(welcome), _) => Ok((link, welcome.pid.unsigned_abs())),
+            (other, _) => Err(link::unexpected(&other)),
+        }
+    }
+
     /// Starts the init of a pod that shares a pid namespace: its pid and a handle on it.
     ///
     /// # Errors
