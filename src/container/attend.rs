@@ -44,9 +44,13 @@ impl Runtime {
         let parent = &self.config.runtime.cgroup_parent;
         let pod = &container.sandbox.config;
         let writes = plan::resources::update(&self.host, parent, pod, &container.id, &before, &after)?;
-        tokio::task::spawn_blocking(move || plan::resources::apply(&writes))
-            .await
-            .or_internal(|| "writing resources".into())??;
+        // First: systemd writes its own, coarser idea of a quota.
+        self.limit_scope(&container, &after).await?;
+        let applied = tokio::task::spawn_blocking(move || plan::resources::apply(&writes));
+        if let Err(fault) = applied.await.or_internal(|| "writing resources".into()).flatten() {
+            self.limit_scope(&container, &before).await?;
+            return Err(fault);
+        }
         if let (Some(adjust), Some(pid)) = (resources.oom_score_adj, container.pid()) {
             adjust_oom_score(pid, adjust);
         }

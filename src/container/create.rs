@@ -180,7 +180,10 @@ impl Runtime {
         })
         .await
         .or_internal(|| "making a plan".into())??;
+        let cgroup = plan.cgroup.clone().unwrap_or_default();
+        let place = self.start_scope(&container.sandbox.config, &container.id, &cgroup).await?;
         let (link, _pid) = self.launcher.create(&plan, fds).await?;
+        drop(place);
         let process = plan.process.unwrap_or_default();
         let record = container.change(|record| {
             record.user = User {

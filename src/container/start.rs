@@ -116,6 +116,7 @@ impl Runtime {
         container.state.send_replace(State::Exited(ended));
         self.events
             .tell(&container.sandbox.id, &container.id, EventKind::Stopped);
+        self.leave_scope(container);
     }
 }
 

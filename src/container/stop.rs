@@ -160,6 +160,7 @@ impl Runtime {
     /// # Errors
     /// All that did not work, in one sentence.
     pub async fn clear(&self, container: &Container) -> Result<()> {
+        self.stop_scope(&container.sandbox.config, &container.id).await?;
         let cgroups = self.cgroup_dirs(container);
         let (dir, root) = (container.dir.clone(), container.root.clone());
         let cleared = tokio::task::spawn_blocking(move || {

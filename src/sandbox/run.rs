@@ -27,6 +27,10 @@ impl Runtime {
                 "runtime handler {handler:?} is not known: leave it empty, or add it to runtime.handlers"
             )));
         }
+        self.config
+            .runtime
+            .check_parent(&config.cgroup_parent)
+            .map_err(Fault::invalid)?;
         let key = format!(
             "{}/{}/{}/{}",
             config.namespace, config.name, config.uid, config.attempt
@@ -168,6 +172,8 @@ impl Runtime {
             &sandbox.config,
             &sandbox.id,
         );
+        // Held until the init is in it.
+        let _place = self.start_scope(&sandbox.config, &sandbox.id, &cgroup).await?;
         let plan = PodInitPlan {
             user: user.is_some(),
             cgroup: Some(cgroup),

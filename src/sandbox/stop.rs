@@ -133,6 +133,9 @@ impl Runtime {
             Ok(Err(fault)) => problems.push(fault.message),
             Err(error) => problems.push(error.to_string()),
         }
+        if let Err(fault) = self.stop_scope(&sandbox.config, &sandbox.id).await {
+            problems.push(fault.message);
+        }
         if problems.is_empty() {
             return Ok(());
         }
