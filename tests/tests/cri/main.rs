@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 mod bad_input;
+mod bulk;
 mod cgroup;
 mod crictl;
 mod events;
 mod exec_sync;
+mod forward;
 mod images;
 mod lifecycle;
 mod logs;
