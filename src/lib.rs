@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+mod grpc;
 pub mod serve;
 
 pub mod cri;

@@ -9,8 +9,7 @@ use criquet_proto::cri::image_service_server::ImageServiceServer;
 use criquet_proto::cri::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
+use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::cri::admin_service::AdminCalls;
@@ -28,8 +27,6 @@ const STREAM_CREATION_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAM_TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// Streaming sessions at once: each holds a few descriptors of the daemon's.
 const STREAM_SESSIONS_MAX: usize = 2048;
-/// Requests under way are waited for so long when the daemon is told to end.
-const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -61,21 +58,13 @@ pub async fn serve(config: Config) -> Result<()> {
     .max_decoding_message_size(MESSAGE_BYTES_MAX)
     .max_encoding_message_size(MESSAGE_BYTES_MAX);
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "criquet serves");
-    let (tell_end, ending) = tokio::sync::oneshot::channel::<()>();
-    let server = Server::builder()
-        .add_service(calls)
-        .add_service(images)
-        .add_service(admin)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
-            // An error means that the teller is gone, which is an end as well.
-            let _ = ending.await;
-        });
-    let server = tokio::spawn(server);
+    let (tell_end, ending) = tokio::sync::watch::channel(false);
+    let routes = Routes::new(calls).add_service(images).add_service(admin).prepare();
+    let server = tokio::spawn(crate::grpc::serve(listener, routes, ending));
     wait_for_end().await?;
     tracing::info!("criquet ends; containers go on");
-    // Event streams never end by themselves: they are cut off after the deadline.
-    let _ = tell_end.send(());
-    let _ = tokio::time::timeout(END_DEADLINE, server).await;
+    tell_end.send_replace(true);
+    server.await.or_internal(|| "ending".into())?;
     streams.close().await;
     runtime.remove_empty_parent();
     Ok(())

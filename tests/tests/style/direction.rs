@@ -15,6 +15,7 @@ const RESERVED: [(&str, &[&str], &str); 6] = [
             "src/cri/",
             "src/cli/",
             "src/serve.rs",
+            "src/grpc.rs",
             "tests/",
             "proto/",
             "fuzz/",
