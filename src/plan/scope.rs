@@ -233,8 +233,10 @@ mod tests {
         ] {
             assert!(properties.contains(&(name, value)), "{name}: {properties:?}");
         }
-        let unified = Resources::default();
-        let resources = Resources { unified, ..resources }.clone();
+        let resources = Resources {
+            unified: BTreeMap::new(),
+            ..resources
+        };
         let properties = resource_properties(&hybrid(), &resources).unwrap();
         assert!(properties.contains(&("MemoryLimit", Value::Number(1 << 20))));
         assert!(properties.contains(&("CPUShares", Value::Number(1024))));
