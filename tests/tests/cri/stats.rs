@@ -302,6 +302,14 @@ fn lists_are_filtered_by_id_pod_and_labels() {
         )
         .is_empty()
     );
+}
+
+#[test]
+fn lists_of_pods_are_filtered_by_id_and_labels() {
+    let node = Node::start();
+    node.pod(pod("first"));
+    let second = node.pod(pod("second"));
+    let label = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
 
     type PodFilter = cri::PodSandboxStatsFilter;
     assert_eq!(listed_pods(&node, PodFilter::default()), ["first", "second"]);
