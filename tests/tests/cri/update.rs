@@ -259,79 +259,37 @@ fn memory(node: &Node, id: &str) {
 
 /// Changes that are refused, each with all that is good, too.
 fn refusals(good: &Resources) -> Vec<(&'static str, Resources)> {
-    let mut bad = vec![
-        (
-            "a processor that is not there",
-            Resources {
-                cpuset_cpus: "4000".into(),
-                ..good.clone()
-            },
-        ),
-        (
-            "no list",
-            Resources {
-                cpuset_mems: "a".into(),
-                ..good.clone()
-            },
-        ),
-        (
-            "a period out of range",
-            Resources {
-                cpu_period: 10,
-                ..good.clone()
-            },
-        ),
-        (
-            "a quota out of range",
-            Resources {
-                cpu_quota: 10,
-                ..good.clone()
-            },
-        ),
-        (
-            "swap below memory",
-            Resources {
-                memory_swap_limit_in_bytes: MIB,
-                ..good.clone()
-            },
-        ),
-        (
-            "negative shares",
-            Resources {
-                cpu_shares: -1,
-                ..good.clone()
-            },
-        ),
-        (
-            "no OOM score",
-            Resources {
-                oom_score_adj: 2000,
-                ..good.clone()
-            },
-        ),
-        (
-            "no page size",
-            Resources {
-                hugepage_limits: vec![cri::HugepageLimit {
-                    page_size: "3XB".into(),
-                    limit: 1,
-                }],
-                ..good.clone()
-            },
-        ),
-        (
-            "a file outside",
-            Resources {
-                unified: [("../memory.max".into(), "1".into())].into(),
-                ..good.clone()
-            },
-        ),
+    type Spoil = fn(&mut Resources);
+    let unified = |key: &str| [(key.to_owned(), "1".to_owned())].into();
+    let all: [(&'static str, Spoil); 8] = [
+        ("a processor that is not there", |r| r.cpuset_cpus = "4000".into()),
+        ("no list", |r| r.cpuset_mems = "a".into()),
+        ("a period out of range", |r| r.cpu_period = 10),
+        ("a quota out of range", |r| r.cpu_quota = 10),
+        ("swap below memory", |r| r.memory_swap_limit_in_bytes = MIB),
+        ("negative shares", |r| r.cpu_shares = -1),
+        ("no OOM score", |r| r.oom_score_adj = 2000),
+        ("no page size", |r| {
+            let page_size = "3XB".into();
+            r.hugepage_limits = vec![cri::HugepageLimit { page_size, limit: 1 }];
+        }),
     ];
+    let mut bad = Vec::new();
+    for (what, spoil) in all {
+        let mut change = good.clone();
+        spoil(&mut change);
+        bad.push((what, change));
+    }
+    let mut keys = vec!["../memory.max", "cgroup.procs"];
     if !cgroup::v2() {
+        keys.push("memory.high");
+    }
+    for key in keys {
+        let unified = unified(key);
         bad.push((
-            "no v2",
+            key,
             Resources {
-                unified: [("memory.high".into(), "1".into())].into(),
+                unified,
                 ..good.clone()
             },
         ));
