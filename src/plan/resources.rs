@@ -1,9 +1,11 @@
 //! Changing the limits of a running container.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::cgroup::{self, Place};
 use super::host::HostFacts;
+use super::scope;
 use crate::container::config::Resources;
 use crate::fault::{Fault, Kind, OrFault, Result};
 use crate::sandbox::config::SandboxConfig;
@@ -75,8 +77,15 @@ pub fn update(
     };
     let in_force = flat(place, old, None)?;
     let mut writes = flat(place, new, Some(old))?;
-    writes.retain(|write| !in_force.contains(write));
+    // With a limit of any kind systemd writes its idea of the processor's anew, which is a coarser one.
+    let in_slice = scope::unit(default_parent, sandbox, container_id).is_some();
+    let again = |write: &Write| in_slice && write.path.file_name().is_some_and(is_cpu);
+    writes.retain(|write| !in_force.contains(write) || again(write));
     Ok(writes)
+}
+
+fn is_cpu(file: &OsStr) -> bool {
+    file.as_encoded_bytes().starts_with(b"cpu.")
 }
 
 fn flat(place: Place<'_>, resources: &Resources, old: Option<&Resources>) -> Result<Vec<Write>> {
@@ -176,6 +185,24 @@ mod tests {
         assert_eq!(names(&writes), ["cpu.weight=1"]);
         assert!(writes[0].path.starts_with("/sys/fs/cgroup/criquet/abc"));
         assert_eq!(new.memory_limit, Some(100));
+    }
+
+    #[test]
+    fn in_a_slice_the_quota_is_written_again() {
+        let old = Resources {
+            cpu_quota: Some(20_100),
+            memory_limit: Some(100),
+            ..Resources::default()
+        };
+        let new = old.updated(&Resources {
+            memory_limit: Some(200),
+            ..Resources::default()
+        });
+        let sandbox = SandboxConfig::default();
+        let in_slice = update(&v2(), "criquet.slice", &sandbox, "abc", &old, &new).unwrap();
+        assert_eq!(names(&in_slice), ["cpu.max=20100 100000", "memory.max=200"]);
+        let elsewhere = update(&v2(), "/criquet", &sandbox, "abc", &old, &new).unwrap();
+        assert_eq!(names(&elsewhere), ["memory.max=200"]);
     }
 
     #[test]
