@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,6 +14,10 @@ use crate::pump::{self, DRAIN};
 use crate::resize::Sizes;
 use crate::status::Form;
 use crate::{Backend, Outcome, Running, Session, Size};
+
+/// An attachment whose outputs have all ended is told the container's end within this, or was cut off while the
+/// container goes on.
+const CUT_OFF: Duration = Duration::from_secs(10);
 
 /// The client's streams of an exec or attach.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub(crate) async fn run<B: Backend>(backend: &B, session: Session, mut streams: 
         backend.exec(session).await
     };
     let outcome = match begun {
-        Ok(running) => Box::pin(stream(running, &mut streams)).await,
+        Ok(running) => Box::pin(stream(running, &mut streams, attach)).await,
         Err(why) => Outcome::Failed(why),
     };
     let outcome = match outcome {
@@ -58,8 +63,9 @@ async fn say(streams: &Streams, outcome: &Outcome) -> Result<(), Gone> {
     streams.out.finish(streams.error).await
 }
 
-async fn stream<R: Running>(mut running: R, streams: &mut Streams) -> Outcome {
+async fn stream<R: Running>(mut running: R, streams: &mut Streams, attach: bool) -> Outcome {
     let stdio = running.stdio();
+    let may_be_cut_off = attach && (stdio.stdout.is_some() || stdio.stderr.is_some());
     let resizer = running.resizer();
     let (exited, exits) = watch::channel(None);
     let out = &streams.out;
@@ -81,7 +87,22 @@ async fn stream<R: Running>(mut running: R, streams: &mut Streams) -> Outcome {
     let whole = async {
         let stdout = output(stdio.stdout, streams.stdout, "stdout");
         let stderr = output(stdio.stderr, streams.stderr, "stderr");
-        tokio::join!(ended, stdout, stderr).0
+        let outputs = async {
+            tokio::join!(stdout, stderr);
+        };
+        let (mut ended, mut outputs) = (pin!(ended), pin!(outputs));
+        tokio::select! {
+            outcome = &mut ended => {
+                outputs.await;
+                return outcome;
+            }
+            () = &mut outputs => {}
+        }
+        if !may_be_cut_off {
+            return ended.await;
+        }
+        let cut_off = |_| Outcome::Failed("cut off: the client read too slowly".into());
+        tokio::time::timeout(CUT_OFF, ended).await.unwrap_or_else(cut_off)
     };
     let inputs = inputs(stdio.stdin, streams.stdin.take(), streams.resize.take(), resizer);
     tokio::select! {

@@ -153,9 +153,8 @@ fn an_attacher_that_reads_nothing_does_not_stop_the_container_for_ever() {
     };
     let url = node.cri().attach(request).unwrap().url;
     let mut session = SpdySession::open(&url, "v4.channel.k8s.io").unwrap();
-    for kind in ["error", "stdout"] {
-        session.stream(&[("streamtype", kind)]).unwrap();
-    }
+    let error = session.stream(&[("streamtype", "error")]).unwrap();
+    session.stream(&[("streamtype", "stdout")]).unwrap();
     session.data().unwrap();
     let count = || {
         let out = node.exec(&id, &["cat", "/count"]).stdout;
@@ -166,7 +165,14 @@ fn an_attacher_that_reads_nothing_does_not_stop_the_container_for_ever() {
     eventually("the container goes on", 120, || {
         (count() > begun + 1000).then_some(())
     });
-    drop(session);
+    // The rest of what was on its way, and then why there is no more.
+    let said = loop {
+        let (stream, bytes) = session.data().unwrap();
+        if stream == error {
+            break String::from_utf8(bytes).unwrap();
+        }
+    };
+    assert!(said.contains("Failure") && said.contains("too slowly"), "{said}");
 }
 
 #[test]
