@@ -22,6 +22,7 @@ pub mod systemd;
 
 pub mod event;
 pub mod fault;
+pub mod fault_point;
 pub mod id;
 pub mod joined;
 pub mod limits;

@@ -133,6 +133,7 @@ impl Runtime {
     /// # Errors
     /// A folder, the shim or a store cannot be used, or another daemon uses the same root.
     pub async fn open(mut config: Config) -> Result<Arc<Self>> {
+        crate::fault_point::check()?;
         config
             .runtime
             .settle(systemd::is_running())
@@ -312,6 +313,11 @@ fn user_namespaces(root: &Path) -> bool {
 }
 
 fn boot_id() -> Result<String> {
+    // A test cannot restart the machine.
+    #[cfg(debug_assertions)]
+    if let Ok(id) = std::env::var("CRIQUET_BOOT_ID") {
+        return Ok(id);
+    }
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
         .or_internal(|| "reading the boot id".into())

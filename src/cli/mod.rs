@@ -44,6 +44,9 @@ enum Command {
     },
     /// Print the version.
     Version,
+    /// Print the steps at which a debug build can be made to fail.
+    #[command(hide = true)]
+    FaultPoints,
     /// List containers with their pods.
     Ps {
         #[command(flatten)]
@@ -230,6 +233,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             say("the configuration is valid\n");
             Ok(ExitCode::SUCCESS)
         }
+        Command::FaultPoints => {
+            say(&crate::fault_point::list());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Version => {
             say(&format!("criquet {}\n", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
@@ -297,9 +304,11 @@ async fn ask(command: Command) -> Result<ExitCode> {
         Command::Image {
             command: ImageCommand::Rm { daemon, image },
         } => pod::remove_image(&daemon.socket, image).await,
-        Command::Serve { .. } | Command::Check { .. } | Command::Config { .. } | Command::Version => {
-            Err(Fault::internal("not a client's command"))
-        }
+        Command::Serve { .. }
+        | Command::Check { .. }
+        | Command::Config { .. }
+        | Command::Version
+        | Command::FaultPoints => Err(Fault::internal("not a client's command")),
     }
 }
 

@@ -32,6 +32,15 @@ impl Runtime {
     /// `NotFound`, `FailedPrecondition` when it has exited, and what the kernel refused.
     pub async fn update_container(self: &Arc<Self>, name: &str, resources: Resources) -> Result<()> {
         let container = self.containers.get(name)?;
+        let runtime = Arc::clone(self);
+        // On a task of its own: a caller that goes away leaves nothing half set.
+        tokio::spawn(async move { runtime.update_container_now(&container, resources).await })
+            .await
+            .or_internal(|| "updating a container".into())?
+    }
+
+    async fn update_container_now(&self, container: &Container, resources: Resources) -> Result<()> {
+        let name = crate::id::short(&container.id);
         let _turn = container.turn.lock().await;
         if matches!(container.state(), State::Exited(_)) {
             return Err(Fault::failed_precondition(format!(
@@ -45,10 +54,10 @@ impl Runtime {
         let pod = &container.sandbox.config;
         let writes = plan::resources::update(&self.host, parent, pod, &container.id, &before, &after)?;
         // First: systemd writes its own, coarser idea of a quota.
-        self.limit_scope(&container, &after).await?;
+        self.limit_scope(container, &after).await?;
         let applied = tokio::task::spawn_blocking(move || plan::resources::apply(&writes));
         if let Err(fault) = applied.await.or_internal(|| "writing resources".into()).flatten() {
-            self.limit_scope(&container, &before).await?;
+            self.limit_scope(container, &before).await?;
             return Err(fault);
         }
         if let (Some(adjust), Some(pid)) = (resources.oom_score_adj, container.pid()) {
@@ -73,6 +82,8 @@ impl Runtime {
     ) -> Result<()> {
         let sandbox = self.sandboxes.get(name)?;
         let _turn = sandbox.turn.lock().await;
+        // Removed meanwhile: its record must not come back.
+        self.sandboxes.get(&sandbox.id)?;
         let record = sandbox.change(|record| {
             record.config.overhead = overhead.or(record.config.overhead.take());
             record.config.resources = resources.or(record.config.resources.take());

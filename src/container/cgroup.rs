@@ -1,6 +1,7 @@
 //! Taking a cgroup away from outside, when no shim is left to do it.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criquet_sys::signal::SIGKILL;
@@ -40,7 +41,7 @@ fn kill_each(dir: &Path, depth: u32) -> Result<()> {
             {
                 // 0 is a process outside our pid namespace; ESRCH is what we want.
                 if pid > 0 {
-                    let _ = criquet_sys::signal::kill(pid, SIGKILL);
+                    criquet_sys::signal::kill(pid, SIGKILL).ok();
                 }
             }
             Ok(())
@@ -48,6 +49,26 @@ fn kill_each(dir: &Path, depth: u32) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).or_internal(|| format!("reading {path:?}")),
     }
+}
+
+/// The processes in the cgroups `dirs` and below, as the host sees them.
+#[must_use]
+pub fn processes(dirs: &[PathBuf]) -> BTreeSet<i32> {
+    let mut found = BTreeSet::new();
+    for dir in dirs {
+        collect(dir, 0, &mut found);
+    }
+    found
+}
+
+fn collect(dir: &Path, depth: u32, found: &mut BTreeSet<i32>) {
+    if depth < DEPTH_MAX {
+        children(dir)
+            .iter()
+            .for_each(|child| collect(child, depth + 1, found));
+    }
+    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
 }
 
 /// Removes the cgroup `dir` with those below it, killing what is in it. Not there: done.

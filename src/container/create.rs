@@ -1,7 +1,7 @@
 //! CreateContainer: the request and the image become a plan, and a shim makes it up to execve.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use criquet_image::{Image, Lease};
 use criquet_proto::shim::Plan;
@@ -10,7 +10,8 @@ use prost::Message;
 use super::config::{ContainerConfig, Pid, Source};
 use super::record::{Container, Phase, Record, State, User};
 use crate::event::Kind as EventKind;
-use crate::fault::{Fault, OrFault, Result};
+use crate::fault::{Fault, Kind, OrFault, Result};
+use crate::fault_point::{Point, pass, reach, reach_blocking};
 use crate::plan;
 use crate::runtime::{Runtime, private_dir};
 use crate::sandbox::config::{Ipc, Network, Pid as PodPid};
@@ -111,14 +112,10 @@ impl Runtime {
             State::Created,
         ));
         if let Err(fault) = self.set_up_container(&container, &images).await {
-            if let Err(undo) = self.clear(&container).await {
-                tracing::warn!(container = %id, error = %undo, "a failed container could not be taken back whole; the next start goes on with it");
-            } else {
-                self.forget_container(&container).await?;
-            }
+            self.discard(&container).await;
             return Err(fault.while_doing(format!("making container {name:?}")));
         }
-        *container.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
+        container.keep_leases(leases);
         self.containers.insert(&id, Arc::clone(&container));
         // A pod that was stopped meanwhile did not see this container.
         if sandbox.phase() != SandboxPhase::Ready {
@@ -128,6 +125,7 @@ impl Runtime {
                 id::short(&sandbox.id)
             )));
         }
+        pass(Point::CreateRecorded).await;
         self.events.tell(&sandbox.id, &id, EventKind::Created);
         Ok(id)
     }
@@ -166,24 +164,30 @@ impl Runtime {
         container: &Arc<Container>,
         images: &Arc<Images>,
     ) -> Result<()> {
-        private_dir(&container.dir)?;
-        private_dir(&container.root)?;
-        let mut fds = Vec::new();
-        let joined = self.joined_namespaces(container, &mut fds)?;
+        reach(Point::CreateIntent).await?;
         let (runtime, own, layers) = (Arc::clone(self), Arc::clone(container), Arc::clone(images));
         // Reads the image's files, looks at devices, and compiles a profile that is new.
-        let plan = tokio::task::spawn_blocking(move || {
+        let (plan, fds) = tokio::task::spawn_blocking(move || {
+            private_dir(&own.dir)?;
+            private_dir(&own.root)?;
+            reach_blocking(Point::CreateFolders)?;
+            let mut fds = Vec::new();
+            let joined = runtime.joined_namespaces(&own, &mut fds)?;
             let plan = runtime.plan(&own, &layers, joined)?;
             std::fs::write(own.dir.join(PLAN_NAME), plan.encode_to_vec())
                 .or_internal(|| "writing the plan".into())?;
-            Ok::<_, Fault>(plan)
+            reach_blocking(Point::CreatePlan)?;
+            Ok::<_, Fault>((plan, fds))
         })
         .await
         .or_internal(|| "making a plan".into())??;
         let cgroup = plan.cgroup.clone().unwrap_or_default();
-        let place = self.start_scope(&container.sandbox.config, &container.id, &cgroup).await?;
+        let place = self
+            .start_scope(&container.sandbox.config, &container.id, &cgroup)
+            .await?;
         let (link, _pid) = self.launcher.create(&plan, fds).await?;
         drop(place);
+        reach(Point::CreateMade).await?;
         let process = plan.process.unwrap_or_default();
         let record = container.change(|record| {
             record.user = User {
@@ -193,11 +197,11 @@ impl Runtime {
             };
             record.phase = Phase::Created;
         });
-        if let Err(error) = self.store.put(Table::Containers, &container.id, &record).await {
-            drop(link);
-            return Err(Fault::internal(format!("recording the container: {error}")));
-        }
-        *container.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+        self.store
+            .put(Table::Containers, &container.id, &record)
+            .await
+            .or_internal(|| "recording the container".into())?;
+        container.keep_first(link);
         Ok(())
     }
 
@@ -283,22 +287,29 @@ impl Runtime {
         let pid = target
             .pid()
             .ok_or_else(|| Fault::unavailable("the target container's pid is not known"))?;
-        namespaces::open_pid_of(pid)
+        let namespace = namespaces::open_pid_of(pid, &target.id)?;
+        // Had it ended meanwhile, the pid could have been anybody's.
+        target.require_running("share the pid namespace of")?;
+        Ok(namespace)
     }
 }
 
-/// What is said when a container has no shim any more.
+/// What is said when a container's shim is gone, or does not answer.
 pub(crate) fn gone(container: &Container, fault: &Fault) -> Fault {
-    Fault::unavailable(format!(
-        "the shim of container {:?} is gone: {fault}",
-        id::short(&container.id)
-    ))
+    let id = id::short(&container.id);
+    match fault.kind {
+        Kind::NotFound => Fault::unavailable(format!("the shim of container {id:?} is gone: {fault}")),
+        Kind::DeadlineExceeded => {
+            Fault::deadline_exceeded(format!("the shim of container {id:?} does not answer: {fault}"))
+        }
+        _ => Fault::unavailable(format!("talking to the shim of container {id:?}: {fault}")),
+    }
 }
 
 /// A connection to a container's shim.
 ///
 /// # Errors
-/// `Unavailable`.
+/// `Unavailable`: it is gone. `DeadlineExceeded`: it is stuck.
 pub(crate) async fn connect(container: &Container) -> Result<Link> {
     supervise::link::Link::connect(&container.dir)
         .await

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criquet_proto::shim::{self, Exit, PLAN_BYTES_MAX, Plan, Process, reply, request};
@@ -65,10 +66,11 @@ pub struct Wanted {
     pub stderr: bool,
 }
 
-/// A process that was started in a container.
+/// A process that was started in a container. Whoever lets go of it before its end ends it.
 #[derive(Debug)]
 pub struct Exec {
-    link: Link,
+    link: Arc<Link>,
+    ended: AtomicBool,
 }
 
 impl Exec {
@@ -77,6 +79,12 @@ impl Exec {
     /// # Errors
     /// `Unavailable`: the shim is gone.
     pub async fn wait(&self) -> Result<Exit> {
+        let exit = self.exit().await;
+        self.ended.store(true, Ordering::Release);
+        exit
+    }
+
+    async fn exit(&self) -> Result<Exit> {
         loop {
             match self.link.receive().await? {
                 Some((reply::Kind::Exit(exit), _)) => return Ok(exit),
@@ -90,12 +98,7 @@ impl Exec {
 
     /// Kills it and its process group.
     pub async fn kill(&self) {
-        let kill = request::Kind::Signal(shim::Signal {
-            signal: SIGKILL,
-            all: true,
-        });
-        // It may have ended already, or its container.
-        let _ = tokio::time::timeout(CALL_DEADLINE, self.link.send(kill, &[])).await;
+        kill(&self.link).await;
     }
 
     /// Changes the size of its terminal.
@@ -126,20 +129,31 @@ impl Runtime {
             stderr: true,
         };
         let (exec, streams) = start(&container, command, wanted).await?;
-        let killer = KillOnDrop(Some(exec));
-        let output = run(&killer, streams, timeout).await;
-        match output {
-            Ok(output) => {
-                killer.disarm();
-                Ok(output)
-            }
-            Err(fault) => {
-                if let Some(exec) = killer.disarm() {
-                    exec.kill().await;
-                    let _ = tokio::time::timeout(KILL_DEADLINE, exec.wait()).await;
-                }
-                Err(fault.while_doing(format!("exec in container {:?}", id::short(&container.id))))
-            }
+        let output = run(&exec, streams, timeout).await;
+        if output.is_err() {
+            exec.kill().await;
+            let _ = tokio::time::timeout(KILL_DEADLINE, exec.wait()).await;
+        }
+        output.map_err(|fault| fault.while_doing(format!("exec in container {:?}", id::short(&container.id))))
+    }
+}
+
+async fn kill(link: &Link) {
+    let kill = request::Kind::Signal(shim::Signal {
+        signal: SIGKILL,
+        all: true,
+    });
+    // It may have ended already, or its container.
+    let _ = tokio::time::timeout(CALL_DEADLINE, link.send(kill, &[])).await;
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        let link = Arc::clone(&self.link);
+        if !self.ended.load(Ordering::Acquire)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { kill(&link).await });
         }
     }
 }
@@ -149,6 +163,18 @@ impl Runtime {
 /// # Errors
 /// As [`Runtime::exec_sync`], but for the timeout.
 pub async fn start(
+    container: &Arc<Container>,
+    command: Vec<String>,
+    wanted: Wanted,
+) -> Result<(Exec, Streams)> {
+    let container = Arc::clone(container);
+    // On a task of its own: when the caller goes away meanwhile, the process is still known, and ended.
+    tokio::spawn(async move { start_now(&container, command, wanted).await })
+        .await
+        .or_internal(|| "starting a command".into())?
+}
+
+async fn start_now(
     container: &Arc<Container>,
     command: Vec<String>,
     wanted: Wanted,
@@ -200,7 +226,11 @@ pub async fn start(
         reply::Kind::Started(_) => {}
         other => return Err(link::unexpected(&other)),
     }
-    Ok((Exec { link }, streams))
+    let exec = Exec {
+        link: Arc::new(link),
+        ended: AtomicBool::new(false),
+    };
+    Ok((exec, streams))
 }
 
 fn process_of(container: &Container, command: Vec<String>, terminal: bool) -> Result<Process> {
@@ -217,11 +247,7 @@ fn process_of(container: &Container, command: Vec<String>, terminal: bool) -> Re
     Ok(crate::plan::exec_process(process, command, terminal))
 }
 
-async fn run(exec: &KillOnDrop, mut streams: Streams, timeout: Option<Duration>) -> Result<Output> {
-    let exec = exec
-        .0
-        .as_ref()
-        .ok_or_else(|| Fault::internal("the exec is gone"))?;
+async fn run(exec: &Exec, mut streams: Streams, timeout: Option<Duration>) -> Result<Output> {
     let (mut out, mut err) = (
         Capture::new(streams.stdout.take())?,
         Capture::new(streams.stderr.take())?,
@@ -306,23 +332,6 @@ impl Capture {
             }
         }
         self.pipe = None;
-    }
-}
-
-/// A caller that goes away ends its command.
-struct KillOnDrop(Option<Exec>);
-
-impl KillOnDrop {
-    fn disarm(mut self) -> Option<Exec> {
-        self.0.take()
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if let Some(exec) = self.0.take() {
-            tokio::spawn(async move { exec.kill().await });
-        }
     }
 }
 

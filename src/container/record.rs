@@ -1,6 +1,7 @@
 //! A container as it is kept: its record on disk and its object in memory.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use criquet_image::Lease;
@@ -53,7 +54,7 @@ pub enum State {
     Running {
         /// Nanoseconds since 1970.
         since_ns: i64,
-        /// Its init, as the host sees it.
+        /// Its init, as the host sees it; 0 while its shim does not answer.
         pid: i32,
     },
     /// Has ended.
@@ -118,13 +119,15 @@ pub struct Container {
     pub root: PathBuf,
     record: Mutex<Record>,
     /// What is told of it; changes wake those who wait for an end.
-    pub state: watch::Sender<State>,
+    state: watch::Sender<State>,
+    /// Somebody has seen its end, and records it.
+    end_claimed: AtomicBool,
     /// One operation at a time; readers, exec and stop do not take it.
     pub turn: tokio::sync::Mutex<()>,
     /// The connection over which it was made, until it is started.
-    pub first: Mutex<Option<Link>>,
+    first: Mutex<Option<Link>>,
     /// Keep the layers that it is mounted from.
-    pub leases: Mutex<Vec<Lease>>,
+    leases: Mutex<Vec<Lease>>,
     /// What its writable layer holds.
     pub layer: Counted,
     /// Its processor time at the last look, to tell a rate.
@@ -149,6 +152,7 @@ impl Container {
             root,
             record: Mutex::new(record),
             state: watch::Sender::new(state),
+            end_claimed: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             first: Mutex::default(),
             leases: Mutex::default(),
@@ -181,11 +185,38 @@ impl Container {
         self.state.borrow().clone()
     }
 
-    /// Its init, as the host sees it, while it runs.
+    /// Takes the next state. An end is for good: news that come later change nothing.
+    pub fn enter(&self, next: State) {
+        self.state.send_if_modified(|state| {
+            let lives = !matches!(state, State::Exited(_));
+            if lives {
+                *state = next;
+            }
+            lives
+        });
+    }
+
+    /// Whether the caller is the first to see its end: that one records it.
+    #[must_use]
+    pub fn claim_end(&self) -> bool {
+        !self.end_claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// When it was started, as far as is known: 0 when it never was.
+    #[must_use]
+    pub fn started_at_ns(&self) -> i64 {
+        match &*self.state.borrow() {
+            State::Created => 0,
+            State::Running { since_ns, .. } => *since_ns,
+            State::Exited(ended) => ended.started_at_ns,
+        }
+    }
+
+    /// Its init, as the host sees it, while it runs and its shim answers.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
         match *self.state.borrow() {
-            State::Running { pid, .. } => Some(pid),
+            State::Running { pid, .. } => (pid > 0).then_some(pid),
             State::Created | State::Exited(_) => None,
         }
     }
@@ -212,14 +243,29 @@ impl Container {
         )))
     }
 
+    /// Takes the connection over which it was made, if it was not started yet.
+    pub fn take_first(&self) -> Option<Link> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the connection over which it can be started.
+    pub fn keep_first(&self, link: Link) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+    }
+
+    /// Keeps the layers that it is mounted from on disk.
+    pub fn keep_leases(&self, leases: Vec<Lease>) {
+        *self.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
+    }
+
     /// Waits until it has ended.
     pub async fn ended(&self) {
         // The sender lives in `self`: waiting cannot fail.
-        let _ = self
-            .state
+        self.state
             .subscribe()
             .wait_for(|state| matches!(state, State::Exited(_)))
-            .await;
+            .await
+            .ok();
     }
 
     /// Resources as last set.

@@ -48,7 +48,9 @@ pub fn selects<'a>(
 fn state(sandbox: &Sandbox) -> cri::PodSandboxState {
     match sandbox.phase() {
         Phase::Ready => cri::PodSandboxState::SandboxReady,
-        Phase::Creating | Phase::NotReady | Phase::Removing => cri::PodSandboxState::SandboxNotready,
+        Phase::Creating | Phase::Stopping | Phase::NotReady | Phase::Removing => {
+            cri::PodSandboxState::SandboxNotready
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use super::record::{files_dir, namespace_path};
 use crate::container::cgroup;
 use crate::fault::{Fault, OrFault, Result};
 
+/// /proc/PID/cgroup: a line a hierarchy, of at most a path's length each.
+const CGROUPS_BYTES_MAX: usize = 64 * 1024;
+
 /// Makes the pod's namespaces, sets hostname and sysctls in them, and pins them below `dir`.
 ///
 /// # Errors
@@ -91,23 +94,30 @@ pub fn open(dir: &Path, kind: &str) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// The process has ended, or the kernel refused.
-pub fn pin_pid(dir: &Path, pid: i32) -> Result<()> {
-    let fd = open_pid_of(pid)?;
+pub fn pin_pid(dir: &Path, pid: i32, id: &str) -> Result<()> {
+    let fd = open_pid_of(pid, id)?;
     let path = namespace_path(dir, "pid");
     namespace::pin(&Source::Fd(fd.as_fd()), &path).or_internal(|| format!("pinning a namespace at {path:?}"))
 }
 
-/// The pid namespace that the children of `pid` live in. The process is looked at before and after, so that a
-/// reused pid is noticed.
+/// The pid namespace that the process `pid`, in a cgroup of the pod or container `id`, is in. The process is looked
+/// at before and after, so that a reused pid is noticed.
 ///
 /// # Errors
 /// `Unavailable`: it has ended.
-pub fn open_pid_of(pid: i32) -> Result<OwnedFd> {
+pub fn open_pid_of(pid: i32, id: &str) -> Result<OwnedFd> {
     let doing = || format!("opening the pid namespace of process {pid}");
     let gone = |error: criquet_sys::Error| Fault::unavailable(format!("{}: {error}", doing()));
     let process = pidfd::open(pid).map_err(gone)?;
     let fd = namespace::open(Path::new(&format!("/proc/{pid}/ns/pid"))).map_err(gone)?;
+    let cgroups = procfs::read(&format!("{pid}/cgroup"), CGROUPS_BYTES_MAX).map_err(gone)?;
     pidfd::signal(&process, 0).map_err(gone)?;
+    if !cgroups.contains(id) {
+        return Err(Fault::unavailable(format!(
+            "{}: it is not in a cgroup of {id:?}",
+            doing()
+        )));
+    }
     Ok(fd)
 }
 

@@ -16,6 +16,8 @@ pub enum Phase {
     Creating,
     /// Containers can be made in it.
     Ready,
+    /// Being stopped, or its init has ended: nothing can be made in it any more. After a crash that is finished.
+    Stopping,
     /// Stopped: no process, no network.
     NotReady,
     /// Being taken away. After a crash that is finished.

@@ -1,6 +1,7 @@
 //! RunPodSandbox: namespaces, files, network. Nothing here is a process, unless the pod shares a pid namespace.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use criquet_network::{Attachment, Pod};
@@ -11,6 +12,7 @@ use super::record::{Phase, PodInit, Record, Sandbox};
 use super::{files, namespaces};
 use crate::event::Kind as EventKind;
 use crate::fault::{Fault, OrFault, Result};
+use crate::fault_point::{Point, pass, reach, reach_blocking};
 use crate::id;
 use crate::runtime::{Runtime, private_dir};
 use crate::store::Table;
@@ -82,54 +84,64 @@ impl Runtime {
             .await
             .or_internal(|| "recording the pod".into())?;
         let sandbox = Arc::new(Sandbox::new(id.clone(), record, self.sandbox_dir(&id)));
-        match self.set_up(&sandbox).await {
-            Ok(()) => {}
+        let init = match self.set_up(&sandbox).await {
+            Ok(init) => init,
             Err(fault) => {
-                if let Err(undo) = self.dismantle(&sandbox).await {
-                    tracing::warn!(sandbox = %id, error = %undo, "a failed pod could not be taken back whole; the next start goes on with it");
-                } else {
-                    self.store
-                        .remove(Table::Sandboxes, &id)
-                        .await
-                        .or_internal(|| "forgetting the pod".into())?;
-                }
+                self.take_back(&sandbox).await;
                 let SandboxConfig { namespace, name, .. } = &sandbox.config;
                 return Err(fault.while_doing(format!("making pod {namespace}/{name}")));
             }
-        }
+        };
         self.sandboxes.insert(&id, Arc::clone(&sandbox));
+        pass(Point::RunRecorded).await;
+        if let Some(init) = init {
+            self.watch_pod_init(&sandbox, init);
+        }
         self.events.tell(&id, &id, EventKind::Created);
         self.events.tell(&id, &id, EventKind::Started);
         Ok(id)
     }
 
-    async fn set_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        let hostname = hostname(&sandbox.config, &sandbox.id)?;
-        private_dir(&sandbox.dir)?;
-        let logs = &sandbox.config.log_directory;
-        if !logs.is_empty() {
-            std::fs::create_dir_all(logs).or_internal(|| format!("making the pod's log folder {logs:?}"))?;
+    /// Undoes a pod that could not be made. What does not go, such as a network whose plugin fails, stays known as
+    /// a pod that is not ready, so that its removal can be repeated.
+    async fn take_back(&self, sandbox: &Arc<Sandbox>) {
+        let undone = match self.dismantle(sandbox).await {
+            Ok(()) => self.forget_sandbox(sandbox).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = undone {
+            tracing::warn!(sandbox = %sandbox.id, %fault, "a failed pod is not gone yet");
+            sandbox.change(|record| record.phase = Phase::Stopping);
+            self.sandboxes.insert(&sandbox.id, Arc::clone(sandbox));
         }
-        let work = (Arc::clone(sandbox), hostname.clone());
-        // Mounts and namespaces block; the pod's network needs them.
+    }
+
+    async fn set_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<Option<OwnedFd>> {
+        reach(Point::RunIntent).await?;
+        let work = Arc::clone(sandbox);
+        // Mounts and namespaces block, and the log folder may be on a slow disk; the pod's network needs them.
+        let hostname = tokio::task::spawn_blocking(move || prepare(&work))
+            .await
+            .or_internal(|| "making namespaces".into())??;
+        // Both to their end: what one of them makes must be there to be undone when the other fails.
+        let (attachment, init) = tokio::join!(self.attach(sandbox), self.start_pod_init(sandbox));
+        let (attachment, init) = (attachment?, init?);
+        let (work, known) = (Arc::clone(sandbox), attachment.clone());
         tokio::task::spawn_blocking(move || {
-            let (sandbox, hostname) = work;
-            namespaces::make(&sandbox.dir, &sandbox.config, &hostname)?;
-            files::make(&sandbox.files_dir(), &sandbox.config, &hostname)
+            files::make_hosts(&work.files_dir(), &work.config, &hostname, &known)
         })
         .await
-        .or_internal(|| "making namespaces".into())??;
-        let (attachment, pod_init) = tokio::try_join!(self.attach(sandbox), self.start_pod_init(sandbox))?;
-        files::make_hosts(&sandbox.files_dir(), &sandbox.config, &hostname, &attachment)?;
+        .or_internal(|| "writing the pod's hosts file".into())??;
+        reach(Point::RunMade).await?;
         let record = sandbox.change(|record| {
             record.attachment = attachment;
-            record.pod_init = pod_init;
             record.phase = Phase::Ready;
         });
         self.store
             .put(Table::Sandboxes, &sandbox.id, &record)
             .await
-            .or_internal(|| "recording the pod".into())
+            .or_internal(|| "recording the pod".into())?;
+        Ok(init)
     }
 
     async fn attach(&self, sandbox: &Sandbox) -> Result<Attachment> {
@@ -151,14 +163,13 @@ impl Runtime {
             dns_searches: dns.searches,
             dns_options: dns.options,
         };
-        self.network
-            .attach(&pod)
-            .await
-            .map_err(|error| Fault::unavailable(error.to_string()))
+        let attached = self.network.attach(&pod).await;
+        reach(Point::RunNetwork).await?;
+        attached.map_err(|error| Fault::unavailable(error.to_string()))
     }
 
     /// Pid 1 of a pod whose containers share a pid namespace.
-    async fn start_pod_init(&self, sandbox: &Sandbox) -> Result<Option<PodInit>> {
+    async fn start_pod_init(&self, sandbox: &Sandbox) -> Result<Option<OwnedFd>> {
         if sandbox.config.namespaces.pid != Pid::Pod {
             return Ok(None);
         }
@@ -178,17 +189,32 @@ impl Runtime {
             user: user.is_some(),
             cgroup: Some(cgroup),
         };
-        let (pid, pidfd) = self
-            .launcher
-            .create_pod_init(&plan, user.as_ref().map(std::os::fd::AsFd::as_fd))
-            .await?;
+        let user = user.as_ref().map(AsFd::as_fd);
+        let (pid, pidfd) = self.launcher.create_pod_init(&sandbox.id, &plan, user).await?;
         // Between here and the record, the pidfd proves that the pid is still the same process.
         let start_time = criquet_sys::process::start_time(pid)
             .ok_or_else(|| Fault::unavailable(format!("the pod's init, pid {pid}, has ended")))?;
-        namespaces::pin_pid(&sandbox.dir, pid)?;
+        sandbox.change(|record| record.pod_init = Some(PodInit { pid, start_time }));
+        namespaces::pin_pid(&sandbox.dir, pid, &sandbox.id)?;
         criquet_sys::pidfd::signal(&pidfd, 0).or_internal(|| "looking after the pod's init".into())?;
-        Ok(Some(PodInit { pid, start_time }))
+        reach(Point::RunInit).await?;
+        Ok(Some(pidfd))
     }
+}
+
+/// All that needs no network; gives the pod's host name.
+fn prepare(sandbox: &Sandbox) -> Result<String> {
+    let hostname = hostname(&sandbox.config, &sandbox.id)?;
+    private_dir(&sandbox.dir)?;
+    let logs = &sandbox.config.log_directory;
+    if !logs.is_empty() {
+        std::fs::create_dir_all(logs).or_internal(|| format!("making the pod's log folder {logs:?}"))?;
+    }
+    namespaces::make(&sandbox.dir, &sandbox.config, &hostname)?;
+    reach_blocking(Point::RunNamespaces)?;
+    files::make(&sandbox.files_dir(), &sandbox.config, &hostname)?;
+    reach_blocking(Point::RunFiles)?;
+    Ok(hostname)
 }
 
 fn hostname(config: &SandboxConfig, id: &str) -> Result<String> {

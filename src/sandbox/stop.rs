@@ -1,6 +1,7 @@
 //! StopPodSandbox and RemovePodSandbox, and the one way of taking a pod apart, which an undo and a recovery
 //! use as well: every step is tried, whatever the one before it said.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use criquet_sys::signal::SIGKILL;
 use super::record::{Phase, PodInit, Sandbox};
 use crate::event::Kind as EventKind;
 use crate::fault::{Fault, OrFault, Result};
+use crate::fault_point::{Point, pass, reach};
 use crate::runtime::Runtime;
 use crate::store::Table;
 
@@ -35,11 +37,13 @@ impl Runtime {
     }
 
     async fn stop_sandbox_now(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        self.stop_containers_of(&sandbox.id).await?;
-        if matches!(sandbox.phase(), Phase::NotReady | Phase::Removing) {
-            return Ok(());
+        match sandbox.phase() {
+            Phase::NotReady => return self.stop_containers_of(&sandbox.id).await,
+            // A removal that did not work; only another one forgets the pod.
+            Phase::Removing => return self.take_down(sandbox, Phase::Removing).await,
+            Phase::Creating | Phase::Ready | Phase::Stopping => {}
         }
-        self.dismantle(sandbox).await?;
+        self.take_down(sandbox, Phase::Stopping).await?;
         let record = sandbox.change(|record| {
             record.phase = Phase::NotReady;
             record.pod_init = None;
@@ -48,8 +52,25 @@ impl Runtime {
             .put(Table::Sandboxes, &sandbox.id, &record)
             .await
             .or_internal(|| "recording the pod".into())?;
+        pass(Point::StopPodRecorded).await;
         self.events.tell(&sandbox.id, &sandbox.id, EventKind::Stopped);
         Ok(())
+    }
+
+    /// Ends a pod's containers and takes the pod apart.
+    async fn take_down(self: &Arc<Self>, sandbox: &Arc<Sandbox>, intent: Phase) -> Result<()> {
+        // In memory before the containers are listed: one that is being made now sees it, or is seen.
+        let record = sandbox.change(|record| record.phase = intent);
+        // That containers end before it is recorded does no harm: an end is one wherever it comes from.
+        let (recorded, stopped) = tokio::join!(
+            self.store.put(Table::Sandboxes, &sandbox.id, &record),
+            self.stop_containers_of(&sandbox.id)
+        );
+        recorded.or_internal(|| "recording the pod".into())?;
+        stopped?;
+        reach(Point::StopPodIntent).await?;
+        self.dismantle(sandbox).await?;
+        reach(Point::StopPodCleared).await
     }
 
     async fn stop_containers_of(self: &Arc<Self>, sandbox: &str) -> Result<()> {
@@ -75,22 +96,56 @@ impl Runtime {
             if runtime.sandboxes.find(&sandbox.id).is_none() {
                 return Ok(());
             }
-            runtime.stop_sandbox_now(&sandbox).await?;
-            let record = sandbox.change(|record| record.phase = Phase::Removing);
-            runtime
-                .store
-                .put(Table::Sandboxes, &sandbox.id, &record)
-                .await
-                .or_internal(|| "recording the pod".into())?;
-            for container in runtime.containers_of(&sandbox.id) {
-                runtime.remove_container(&container.id).await?;
+            // A stopped pod needs no intent: with fewer containers it is still one.
+            if sandbox.phase() != Phase::NotReady {
+                runtime.take_down(&sandbox, Phase::Removing).await?;
             }
+            reach(Point::RemovePodStopped).await?;
+            let removals = runtime.containers_of(&sandbox.id).into_iter().map(|container| {
+                let runtime = Arc::clone(&runtime);
+                async move { runtime.remove_container(&container.id).await }
+            });
+            let results = futures_util::future::join_all(removals).await;
+            results.into_iter().collect::<Result<Vec<()>>>()?;
+            reach(Point::RemovePodContainers).await?;
             runtime.forget_sandbox(&sandbox).await?;
+            pass(Point::RemovePodForgotten).await;
             runtime.events.tell(&sandbox.id, &sandbox.id, EventKind::Deleted);
             Ok(())
         })
         .await
         .or_internal(|| "removing a pod".into())?
+    }
+
+    /// Looks after a pod's init: without it nothing can run in the pod any more.
+    pub fn watch_pod_init(self: &Arc<Self>, sandbox: &Arc<Sandbox>, pidfd: OwnedFd) {
+        let (runtime, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
+        tokio::spawn(async move {
+            match crate::supervise::link::watched(pidfd) {
+                Ok(pidfd) if pidfd.readable().await.is_ok() => runtime.lose_pod_init(&sandbox).await,
+                Ok(_) => {}
+                Err(fault) => tracing::warn!(sandbox = %sandbox.id, %fault, "a pod's init is not watched"),
+            }
+        });
+    }
+
+    /// A pod whose init has ended is not ready, and waits to be stopped.
+    pub async fn lose_pod_init(&self, sandbox: &Sandbox) {
+        let mut was_ready = false;
+        let record = sandbox.change(|record| {
+            was_ready = record.phase == Phase::Ready;
+            if was_ready {
+                record.phase = Phase::Stopping;
+            }
+        });
+        if !was_ready {
+            return;
+        }
+        tracing::warn!(sandbox = %sandbox.id, "the init of a pod has ended; the pod is not ready");
+        if let Err(error) = self.store.put(Table::Sandboxes, &sandbox.id, &record).await {
+            tracing::warn!(sandbox = %sandbox.id, %error, "that a pod is not ready could not be recorded");
+        }
+        self.events.tell(&sandbox.id, &sandbox.id, EventKind::Stopped);
     }
 
     /// Takes a dismantled pod's record away.
@@ -115,6 +170,7 @@ impl Runtime {
         if let Err(error) = self.network.detach(&sandbox.id).await {
             problems.push(error.to_string());
         }
+        reach(Point::StopPodNetwork).await?;
         if let Some(init) = sandbox.record().pod_init
             && let Err(error) = end_pod_init(init).await
         {

@@ -40,11 +40,19 @@ impl Link {
     /// Connects to the shim of the container whose state is in `dir`, and greets it.
     ///
     /// # Errors
-    /// `Unavailable`: no shim listens there, or it does not answer in time.
+    /// `NotFound`: no shim listens there, it is gone for good. `DeadlineExceeded`: it does not answer in time.
+    /// `Unavailable`: it closed the connection. None of these waits for a shim that is stuck.
     pub async fn connect(dir: &Path) -> Result<Self> {
         let path = dir.join(shim::SOCKET_NAME);
-        let socket = socket::connect(&path)
-            .map_err(|error| Fault::unavailable(format!("connecting to the shim at {path:?}: {error}")))?;
+        let socket = socket::connect_at_once(&path).map_err(|error| {
+            let kind = match error.source.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Kind::NotFound,
+                // As many as may wait there do so already.
+                ErrorKind::WouldBlock => Kind::DeadlineExceeded,
+                _ => Kind::Unavailable,
+            };
+            Fault::new(kind, format!("connecting to the shim at {path:?}: {error}"))
+        })?;
         let link = Self::new(socket)?;
         link.greet().await?;
         Ok(link)

@@ -1,6 +1,7 @@
 //! Shims: started here, found again here after a restart, and talked to only with deadlines.
 
 pub mod link;
+pub mod process;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use criquet_proto::shim::{self, Exit, Plan, PodInit, reply, request};
 use prost::Message;
 
-use crate::fault::{Fault, OrFault, Result};
+use crate::fault::{Fault, Kind, OrFault, Result};
+use crate::fault_point::{Point, reach};
 use link::Link;
 
 /// Setting up a container: mounts and writes that can wait for a slow disk, but not for ever.
@@ -40,10 +42,11 @@ impl Launcher {
     /// Starts a shim and has it make the container of `plan` up to execve.
     ///
     /// # Errors
-    /// What the shim could not do; then nothing of the container is left.
+    /// What the shim could not do. One that was stuck over it is still there.
     pub async fn create(&self, plan: &Plan, namespaces: Vec<OwnedFd>) -> Result<(Link, i32)> {
         let link = self.start(&["criquet-shim", &plan.container_id])?;
         link.greet().await?;
+        reach(Point::CreateShim).await?;
         let plan = criquet_sys::memfd::sealed("plan", &plan.encode_to_vec())
             .or_internal(|| "storing the plan".into())?;
         let mut fds = vec![plan.as_fd()];
@@ -72,16 +75,17 @@ impl Launcher {
         }
     }
 
-    /// Starts the init of a pod that shares a pid namespace: its pid and a handle on it.
+    /// Starts the init of the pod `id` that shares a pid namespace: its pid and a handle on it.
     ///
     /// # Errors
-    /// What the helper could not do; then no process is left.
+    /// What the helper could not do. One that was stuck over it is still there.
     pub async fn create_pod_init(
         &self,
+        id: &str,
         init: &PodInit,
         user: Option<BorrowedFd<'_>>,
     ) -> Result<(i32, OwnedFd)> {
-        let link = self.start(&["criquet-pod", "pod"])?;
+        let link = self.start(&["criquet-pod", "pod", id])?;
         let fds: Vec<BorrowedFd<'_>> = user.into_iter().collect();
         link.send_bytes(&init.encode_to_vec(), &fds).await?;
         let answer = tokio::time::timeout(CREATE_DEADLINE, link.receive())
@@ -143,17 +147,34 @@ pub async fn tell(dir: &Path, request: request::Kind) -> Result<()> {
     Link::connect(dir).await?.done(request, &[]).await
 }
 
-/// What the shim says of its container.
-///
-/// # Errors
-/// As [`Link::call`].
-pub async fn inspect(dir: &Path) -> Result<shim::State> {
-    let link = Link::connect(dir).await?;
-    match link
-        .call(request::Kind::Inspect(shim::Inspect {}), &[], link::CALL_DEADLINE)
-        .await?
-    {
-        (reply::Kind::State(state), _) => Ok(state),
-        (other, _) => Err(link::unexpected(&other)),
+/// What became of the question how a shim's container is.
+#[derive(Debug)]
+pub enum Answer {
+    /// What it says, and the connection over which it said it.
+    State(shim::State, Link),
+    /// No shim is there any more.
+    Gone,
+    /// It is there and does not answer, or not now.
+    Stuck(Fault),
+}
+
+/// Asks a shim how its container is, for at most `deadline`.
+pub async fn inspect(dir: &Path, deadline: Duration) -> Answer {
+    let exchange = async {
+        let link = Link::connect(dir).await?;
+        match link
+            .call(request::Kind::Inspect(shim::Inspect {}), &[], deadline)
+            .await?
+        {
+            (reply::Kind::State(state), _) => Ok((state, link)),
+            (other, _) => Err(link::unexpected(&other)),
+        }
+    };
+    match tokio::time::timeout(deadline, exchange).await {
+        Ok(Ok((state, link))) => Answer::State(state, link),
+        // Nothing listens at its socket. Whatever else is wrong may pass.
+        Ok(Err(fault)) if fault.kind == Kind::NotFound => Answer::Gone,
+        Ok(Err(fault)) => Answer::Stuck(fault),
+        Err(_) => Answer::Stuck(Fault::deadline_exceeded("a shim does not answer")),
     }
 }
