@@ -1,23 +1,19 @@
 //! A node of a test's own: network namespace, folders, registry, daemon.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use criquet_proto::cri;
-use rustix::process::{Pid as ProcessId, Signal, kill_process};
+
+mod process;
 
 use crate::leak::{self, Baseline, Place};
 use crate::{Cri, Output, Pod, Registry, eventually, image, namespace, run, tool};
 
-/// The daemon answers within this after its start, in seconds.
-const START_S: u64 = 20;
-/// The daemon ends within this after SIGTERM.
-const STOP: Duration = Duration::from_secs(20);
 /// The test images' registry listens here in every node's namespace.
 const REGISTRY_PORT: u16 = 5000;
 /// An exec of a test takes no longer, in seconds.
@@ -126,76 +122,6 @@ impl Node {
     /// The daemon's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.place.folder.join("daemon.log")).unwrap_or_default()
-    }
-
-    /// Starts the daemon and waits until it answers.
-    pub fn up(&mut self) {
-        self.spawn();
-        let (daemon, client) = (&mut self.daemon, &self.client);
-        eventually("the daemon answers", START_S, || {
-            if let Some(status) = daemon.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                let log = fs::read_to_string(self.place.folder.join("daemon.log")).unwrap_or_default();
-                panic!("the daemon ended at once with {status}:\n{log}");
-            }
-            client.version(cri::VersionRequest::default()).ok()
-        });
-    }
-
-    /// Starts the daemon and does not wait.
-    pub fn spawn(&mut self) {
-        assert!(self.daemon.is_none(), "the daemon runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.place.folder.join("daemon.log"));
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(tool::daemon())
-            .args(["serve", "--config"])
-            .arg(self.place.folder.join("config.toml"))
-            .envs(self.settings.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("open the daemon's log"))
-            .spawn()
-            .expect("start the daemon");
-        self.daemon = Some(child);
-    }
-
-    /// Kills the daemon as a crash would.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.daemon.take() {
-            child.kill().expect("kill the daemon");
-            child.wait().expect("wait for the daemon");
-        }
-    }
-
-    /// Asks the daemon to end, and waits until it has.
-    pub fn stop(&mut self) -> ExitStatus {
-        let mut child = self.daemon.take().expect("a running daemon");
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(ProcessId::from_raw)
-            .expect("a pid");
-        kill_process(pid, Signal::TERM).expect("signal the daemon");
-        let end = Instant::now() + STOP;
-        loop {
-            if let Some(status) = child.try_wait().expect("wait for the daemon") {
-                return status;
-            }
-            if Instant::now() > end {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("the daemon did not end within {STOP:?} of SIGTERM");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// `kill -9` and a new start.
-    pub fn crash(&mut self) {
-        self.kill();
-        self.up();
     }
 
     /// Runs `criquet ARGUMENTS` against this node's daemon.
