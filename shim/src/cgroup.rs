@@ -17,6 +17,9 @@ use crate::limits::{CGROUP_DEPTH_MAX, CGROUP_FILE_BYTES, CGROUP_REMOVE_POLL, CGR
 /// Controllers that a container may need, in v2's names.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
+/// The plan's name for the cgroup2 hierarchy of a hybrid host.
+pub(crate) const UNIFIED: &str = "unified";
+
 /// Folders that exist.
 #[derive(Debug, Default)]
 pub struct Cgroup {
@@ -58,7 +61,7 @@ impl Cgroup {
                 path: path.clone(),
                 controllers: dir.controllers.clone(),
             });
-            if self.v2 || dir.controllers == "unified" {
+            if self.v2 || dir.controllers == UNIFIED {
                 enable_controllers(&path);
             } else if dir.controllers.split(',').any(|name| name == "cpuset") {
                 inherit_cpuset(&path).map_err(failed)?;
@@ -71,14 +74,17 @@ impl Cgroup {
                 }
             }
         }
-        if let Some(dir) = self
-            .dirs
-            .first()
-            .filter(|_| self.v2 && !plan.device_program.is_empty())
-        {
-            let folder = criquet_sys::cgroup::open(&dir.path)?;
-            criquet_sys::cgroup::attach_device_program(folder, &plan.device_program)?;
+        if plan.device_program.is_empty() {
+            return Ok(());
         }
+        // Also on a hybrid host, where v1 has no devices controller.
+        let unified = |dir: &&Dir| self.v2 || dir.controllers == UNIFIED;
+        let dir = self.dirs.iter().find(unified).ok_or_else(|| Failure {
+            kind: Kind::Internal,
+            message: "attach the device program: the container has no cgroup v2 folder".into(),
+        })?;
+        let folder = criquet_sys::cgroup::open(&dir.path)?;
+        criquet_sys::cgroup::attach_device_program(folder, &plan.device_program)?;
         Ok(())
     }
 
@@ -294,6 +300,19 @@ mod tests {
         assert!(!path.exists());
         let failure = Cgroup::make(&plan(&path, vec![file(false)])).unwrap_err();
         assert!(failure.message.contains("a/b/none"), "{}", failure.message);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn devices_are_not_left_open_where_no_program_can_be_attached() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let plan = shim::Cgroup {
+            device_program: vec![0; 8],
+            ..plan(&path, Vec::new())
+        };
+        let failure = Cgroup::make(&plan).unwrap_err();
+        assert!(failure.message.contains("device program"), "{}", failure.message);
         assert!(!path.exists());
     }
 

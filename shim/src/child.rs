@@ -9,6 +9,7 @@ use criquet_proto::shim::{Cgroup, Plan, Process, failed::Kind};
 use criquet_sys::process::{Fork, Forked};
 use criquet_sys::{cgroup, device, errno, namespace, pidfd, pipe, process, socket};
 
+use crate::cgroup::UNIFIED;
 use crate::init::{self, report::Report};
 use crate::prepare::{
     self,
@@ -21,9 +22,6 @@ use crate::{complain, join};
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// From release to the end of execve, which reads the program, perhaps over a network.
 const EXECVE_DEADLINE: Duration = Duration::from_secs(30);
-
-/// The plan's name for the cgroup2 hierarchy of a hybrid host.
-const UNIFIED: &str = "unified";
 
 /// Why a process could not be made or started, in the words of the protocol.
 #[derive(Debug)]
