@@ -20,6 +20,7 @@ pub mod stats;
 pub mod supervise;
 pub mod systemd;
 
+pub mod apparmor;
 pub mod event;
 pub mod fault;
 pub mod fault_point;

@@ -168,6 +168,8 @@ impl Runtime {
             native: config.network.native,
         })
         .or_internal(|| "opening the network".into())?;
+        // Before the host is looked at: what is loaded is a fact of it.
+        crate::apparmor::load_default();
         let runtime = Arc::new(Self {
             host: HostFacts::detect(&config.root)?,
             user_namespaces: user_namespaces(&config.root),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::apparmor;
 use crate::fault::{Fault, OrFault, Result};
 use crate::plan::capabilities;
 
@@ -62,9 +63,6 @@ pub struct HostFacts {
     pub kernel: (u32, u32),
 }
 
-/// The profile that `deploy/` offers for AppArmor hosts.
-const APPARMOR_DEFAULT: &str = "criquet-default";
-
 impl HostFacts {
     /// Looks at the host.
     ///
@@ -82,16 +80,12 @@ impl HostFacts {
         } else {
             -1000
         };
-        let apparmor =
-            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y"));
-        let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-        let has_default = loaded
-            .lines()
-            .any(|line| line.split(' ').next() == Some(APPARMOR_DEFAULT));
+        let apparmor = criquet_sys::host::apparmor_enabled();
+        let has_default = apparmor && apparmor::loaded(apparmor::DEFAULT_PROFILE);
         Ok(Self {
             cgroup: CgroupLayout::parse(&read("/proc/self/mountinfo")?)?,
             apparmor,
-            apparmor_default: (apparmor && has_default).then(|| APPARMOR_DEFAULT.to_owned()),
+            apparmor_default: has_default.then(|| apparmor::DEFAULT_PROFILE.to_owned()),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             capabilities,
             oom_score_adj_min,

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use criquet_proto::shim::Process;
+use criquet_proto::shim::{Process, failed::Kind};
 use criquet_sys::{errno, procfs};
 
 use super::{Candidate, Init};
@@ -11,6 +11,8 @@ use crate::child::Failure;
 /// AppArmor's own file, when several modules are stacked (Linux 5.8), and the shared one.
 const APPARMOR: &str = "thread-self/attr/apparmor/exec";
 const SHARED: &str = "thread-self/attr/exec";
+/// Before the profile's name.
+const EXEC: &str = "exec ";
 
 /// An open attribute of this process, and what will be written. It is opened while /proc is the host's, for
 /// whatever a container has there could be something else (CVE-2019-16884).
@@ -30,7 +32,7 @@ impl Label {
             }))
         };
         if !program.apparmor_profile.is_empty() {
-            let value = format!("exec {}", program.apparmor_profile);
+            let value = format!("{EXEC}{}", program.apparmor_profile);
             match made(APPARMOR, value.clone()) {
                 Err(error) if criquet_sys::Error::is(&error, errno::ENOENT) => Ok(made(SHARED, value)?),
                 done => Ok(done?),
@@ -52,5 +54,15 @@ pub(super) fn apply(candidate: &mut Candidate<'_>) -> Result<(), Failure> {
     let Some(label) = candidate.label.take() else {
         return Ok(());
     };
-    Ok(procfs::put(&label.file, label.path, label.value.as_bytes())?)
+    procfs::put(&label.file, label.path, label.value.as_bytes()).map_err(|error| match error.errno() {
+        // AppArmor looks the profile up here, not at execve.
+        Some(errno::ENOENT) => Failure {
+            kind: Kind::State,
+            message: format!(
+                "AppArmor profile {:?} is not loaded",
+                label.value.trim_start_matches(EXEC)
+            ),
+        },
+        _ => error.into(),
+    })
 }
