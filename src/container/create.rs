@@ -17,6 +17,7 @@ use crate::runtime::{Runtime, private_dir};
 use crate::sandbox::config::{Ipc, Network, Pid as PodPid};
 use crate::sandbox::namespaces;
 use crate::sandbox::record::{Phase as SandboxPhase, Sandbox};
+use crate::sandbox::run::hostname;
 use crate::store::Table;
 use crate::supervise::link::Link;
 use crate::{id, supervise};
@@ -213,10 +214,12 @@ impl Runtime {
             Ipc::Node => "/dev/shm".into(),
         };
         let record = container.record();
+        let hostname = hostname(&sandbox.config, &sandbox.id)?;
         plan::build(&plan::Inputs {
             id: &container.id,
             config: &record.config,
             sandbox: &sandbox.config,
+            hostname: &hostname,
             hosts_file: &files.join("hosts"),
             hostname_file: &files.join("hostname"),
             resolv_conf_file: &files.join("resolv.conf"),

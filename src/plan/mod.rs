@@ -104,7 +104,9 @@ pub struct Inputs<'a> {
     pub sandbox: &'a SandboxConfig,
     /// The pod's /etc/hosts.
     pub hosts_file: &'a Path,
-    /// The pod's /etc/hostname; its content is `HOSTNAME`.
+    /// The pod's host name.
+    pub hostname: &'a str,
+    /// The pod's /etc/hostname.
     pub hostname_file: &'a Path,
     /// The pod's /etc/resolv.conf.
     pub resolv_conf_file: &'a Path,
@@ -229,15 +231,13 @@ fn process(inputs: &Inputs<'_>) -> Result<shim::Process> {
     let security = &config.security;
     let identity = identity::identity(security, image)?;
     let sets = capabilities::sets(security, identity.uid, host.capabilities);
-    let hostname = std::fs::read_to_string(inputs.hostname_file)
-        .or_internal(|| format!("reading the pod's host name from {:?}", inputs.hostname_file))?;
     let oom_score_adj = config.resources.oom_score_adj;
     Ok(shim::Process {
         args: args::args(config, &image.config)?,
         env: environment::environment(
             &image.config.env,
             &config.env,
-            hostname.trim(),
+            inputs.hostname,
             &identity.home,
             config.tty,
         ),

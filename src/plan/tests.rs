@@ -11,15 +11,12 @@ pub(super) struct Fixture {
     pub volume_images: BTreeMap<String, Arc<Image>>,
     pub host: host::HostFacts,
     pub namespaces: Joined,
-    hostname_file: std::path::PathBuf,
     root: std::path::PathBuf,
 }
 
 impl Fixture {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let hostname_file = dir.path().join("hostname");
-        std::fs::write(&hostname_file, "pod-1\n").unwrap();
         let layer = dir.path().join("layer");
         std::fs::create_dir_all(layer.join("etc")).unwrap();
         std::fs::write(
@@ -58,7 +55,6 @@ impl Fixture {
                 pid: Join::New,
                 user: Join::Host,
             },
-            hostname_file,
         }
     }
 
@@ -68,7 +64,8 @@ impl Fixture {
             config: &self.config,
             sandbox: &self.sandbox,
             hosts_file: Path::new("/run/criquet/hosts"),
-            hostname_file: &self.hostname_file,
+            hostname: "pod-1",
+            hostname_file: Path::new("/run/criquet/hostname"),
             resolv_conf_file: Path::new("/run/criquet/resolv.conf"),
             shm: Path::new("/run/criquet/shm"),
             image: &self.image,

@@ -217,7 +217,11 @@ fn prepare(sandbox: &Sandbox) -> Result<String> {
     Ok(hostname)
 }
 
-fn hostname(config: &SandboxConfig, id: &str) -> Result<String> {
+/// The pod's host name, as it was asked for: its /etc/hostname is its containers' to write.
+///
+/// # Errors
+/// The host's own name cannot be read.
+pub fn hostname(config: &SandboxConfig, id: &str) -> Result<String> {
     if config.namespaces.network == Network::Node {
         return std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|name| name.trim().to_owned())
