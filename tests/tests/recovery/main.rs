@@ -1,6 +1,8 @@
 //! The daemon may die at any time: containers, logs and exit codes do not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
+mod crash;
+
 use std::time::{Duration, Instant};
 
 use criquet_tests::{BUSYBOX, Node, Pod, container, cri, eventually, image, pod};
