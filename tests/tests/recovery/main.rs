@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 mod crash;
+mod crowd;
+mod reboot;
+mod stuck;
 
 use std::time::{Duration, Instant};
 
