@@ -203,6 +203,8 @@ fn configure_pod(leases: &[Lease], routes: &[Route]) -> Result<Link> {
         .map_err(failed(format!("look at {INTERFACE} in the pod")))?
         .ok_or_else(|| Error(format!("{INTERFACE} is not in the pod")))?;
     set_quietly(&format!("sys/net/ipv6/conf/{INTERFACE}/accept_dad"), "0");
+    // A neighbour that plays router would become this pod's way out (CVE-2020-10749).
+    set_quietly(&format!("sys/net/ipv6/conf/{INTERFACE}/accept_ra"), "0");
     set_quietly(&format!("sys/net/ipv4/conf/{INTERFACE}/arp_notify"), "1");
     if leases.iter().any(|lease| lease.address.addr().is_ipv6()) {
         for name in ["lo", INTERFACE] {
