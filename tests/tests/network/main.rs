@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use criquet_tests::{BUSYBOX, NGINX, Node, Pod, container, cri, eventually, pod};
+use criquet_tests::{BUSYBOX, NGINX, Node, Output, Pod, container, cri, eventually, pod, run};
 
 /// The three ways to a network; each has to do the same.
 const BUILTIN: &str = "";
@@ -36,6 +36,25 @@ fn node(config: &str) -> Node {
         });
     }
     node
+}
+
+/// What Status says of the network: whether it is ready, and why not.
+fn ready(node: &Node) -> (bool, String) {
+    let status = node
+        .cri()
+        .status(cri::StatusRequest::default())
+        .unwrap()
+        .status
+        .unwrap();
+    let condition = status
+        .conditions
+        .into_iter()
+        .find(|condition| condition.r#type == "NetworkReady")
+        .unwrap();
+    (
+        condition.status,
+        format!("{}: {}", condition.reason, condition.message),
+    )
 }
 
 fn address(node: &Node, pod: &Pod) -> String {
@@ -171,15 +190,231 @@ fn a_pod_on_the_hosts_network_sees_the_hosts_links() {
     assert!(out.stdout.contains("uplink"), "{out:?}");
 }
 
+/// A plugin that is not there: its own words, and a pod that stays known until its network could be taken back.
 #[test]
 fn a_failing_plugin_gives_its_own_words_and_leaves_nothing() {
-    let node = Node::configured(BINARIES);
-    let broken = CONFLIST.replace("host-local", "no-such-ipam");
+    let tools = criquet_tests::workspace().join(".work/bin/tools");
+    let later = tempfile::tempdir().unwrap();
+    let node = Node::configured(&format!(
+        "[network]\nnative = false\nbin_dirs = [{tools:?}, {:?}]\n[network.builtin]\nenabled = false\n",
+        later.path()
+    ));
+    let broken = CONFLIST.replace("host-local", "late-ipam");
     std::fs::write(node.place.folder.join("cni/10-test.conflist"), broken).unwrap();
-    let error = eventually("the conflist is read", 20, || {
-        let error = node.try_pod(pod("broken")).unwrap_err();
-        error.message().contains("no-such-ipam").then_some(error)
-    });
-    assert!(!error.message().is_empty());
+    eventually("the conflist is read", 20, || ready(&node).0.then_some(()));
+    let error = node.try_pod(pod("early")).unwrap_err();
+    assert!(error.message().contains("late-ipam"), "{error:?}");
+    let known = node
+        .cri()
+        .list_pod_sandbox(cri::ListPodSandboxRequest::default())
+        .unwrap()
+        .items;
+    for pod in &known {
+        assert_eq!(pod.state(), cri::PodSandboxState::SandboxNotready);
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: pod.id.clone(),
+        };
+        let error = node.cri().stop_pod_sandbox(request).unwrap_err();
+        assert!(error.message().contains("late-ipam"), "{error:?}");
+    }
+    std::fs::copy(tools.join("host-local"), later.path().join("late-ipam")).unwrap();
+    known.iter().for_each(|pod| node.remove_pod(&pod.id));
+}
+
+/// As on a node with a kubelet: no configuration, no network, and Status says why; then it comes, changes and goes.
+#[test]
+fn the_network_comes_later() {
+    for config in [NATIVE, BINARIES] {
+        let node = Node::configured(config);
+        let (is_ready, why) = ready(&node);
+        let folder = node.place.folder.join("cni");
+        assert!(!is_ready && why.contains(&folder.display().to_string()), "{why}");
+        let error = node.try_pod(pod("early")).unwrap_err();
+        assert!(
+            error.message().contains("network") || error.message().contains("CNI"),
+            "{error:?}"
+        );
+        // The host's network needs none.
+        let mut host = pod("host");
+        let security = host.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security
+            .namespace_options
+            .as_mut()
+            .unwrap()
+            .set_network(cri::NamespaceMode::Node);
+        node.pod(host);
+        let file = folder.join("10-test.conflist");
+        // Half a file is not a configuration yet.
+        std::fs::write(&file, &CONFLIST[..CONFLIST.len() / 2]).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!ready(&node).0);
+        std::fs::write(&file, CONFLIST).unwrap();
+        eventually("the network is ready", 20, || ready(&node).0.then_some(()));
+        let first = node.pod(pod("first"));
+        assert!(address(&node, &first).starts_with("10.201."));
+        std::fs::write(
+            &file,
+            CONFLIST.replace(
+                "\"10.201.0.0/16\"",
+                "\"10.201.0.0/16\", \"rangeStart\": \"10.201.128.0\"",
+            ),
+        )
+        .unwrap();
+        eventually("a pod of the changed network", 20, || {
+            let pod = node.pod(pod("changed"));
+            let third: u8 = address(&node, &pod).split('.').nth(2)?.parse().ok()?;
+            node.remove_pod(&pod.id);
+            (third >= 128).then_some(())
+        });
+        std::fs::remove_file(&file).unwrap();
+        eventually("the network is gone", 20, || (!ready(&node).0).then_some(()));
+        // What it made it also takes away, without the file.
+        node.remove_pod(&first.id);
+    }
+}
+
+/// CVE-2021-20206: a plugin is a name in the plugin folders, and not a path.
+#[test]
+fn cve_2021_20206_plugin_types_are_no_paths() {
+    let node = Node::configured(BINARIES);
+    let folder = node.place.folder.join("cni");
+    for (number, kind) in [
+        "../../../../bin/sh",
+        "/bin/sh",
+        "a/b",
+        "",
+        ".",
+        "..",
+        "bridge/../bridge",
+    ]
+    .iter()
+    .enumerate()
+    {
+        for file in std::fs::read_dir(&folder).unwrap().flatten() {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+        let text = CONFLIST.replace("\"type\": \"bridge\"", &format!("\"type\": {kind:?}"));
+        std::fs::write(folder.join(format!("{number}.conflist")), text).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(node.try_pod(pod("bad")).is_err(), "{kind:?}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
     node.assert_clean();
+}
+
+/// Runs `script` as root in the pod's network namespace, with the host's programs: what a container with NET_ADMIN can.
+fn in_pods_network(node: &Node, id: &str, script: &str) -> Output {
+    let request = cri::ContainerStatusRequest {
+        container_id: id.into(),
+        verbose: true,
+    };
+    let info = node.cri().container_status(request).unwrap().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    let pid = info["pid"].to_string();
+    run("nsenter", &["--net", "--target", &pid, "sh", "-c", script])
+}
+
+/// A neighbour that sends packets for 127.0.0.1 to the host's side reaches no service that listens on loopback.
+#[test]
+fn cve_2020_8558_loopback_of_the_host_is_out_of_reach() {
+    for config in [BUILTIN, NATIVE] {
+        let node = node(config);
+        let mut served = pod("web");
+        served.port_mappings = vec![cri::PortMapping {
+            container_port: 80,
+            host_port: 12000,
+            ..Default::default()
+        }];
+        let web = node.pod(served);
+        node.launch(&web, container("nginx", NGINX, &[]));
+        eventually("the host port on loopback", 10, || page("127.0.0.1:12000"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let attacker = node.pod(pod("attacker"));
+        let id = node.launch(&attacker, container("attacker", BUSYBOX, &["sleep", "1000"]));
+        let ip = address(&node, &attacker);
+        let script = format!(
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth0.route_localnet=1 && \
+             ip rule add pref 100 lookup local && ip rule del pref 0 && ip route add table 7 127.0.0.1 via 10.201.0.1 src {ip} && \
+             ip rule add pref 1 to 127.0.0.1 lookup 7 && ip route get 127.0.0.1 && \
+             timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}'"
+        );
+        let out = in_pods_network(&node, &id, &script);
+        assert!(
+            out.stdout.contains("via 10.201.0.1"),
+            "the packets go to the host: {out:?}"
+        );
+        assert_ne!(out.code, 0, "{out:?}");
+        assert!(listener.accept().is_err(), "somebody came through");
+        // The gateway's own address is no way to it either.
+        let out = node.exec(&id, &["nc", "-w", "1", "10.201.0.1", &port.to_string()]);
+        assert_ne!(out.code, 0, "{out:?}");
+    }
+}
+
+/// CVE-2025-67499, CVE-2019-9946: a host port with an address leaves other addresses alone.
+#[test]
+fn cve_2025_67499_a_host_ports_address_counts() {
+    for config in [BUILTIN, NATIVE, BINARIES] {
+        let node = node(config);
+        let mut served = pod("web");
+        served.port_mappings = vec![cri::PortMapping {
+            container_port: 80,
+            host_port: 12000,
+            host_ip: "192.168.77.1".into(),
+            ..Default::default()
+        }];
+        let web = node.pod(served);
+        node.launch(&web, container("nginx", NGINX, &[]));
+        eventually("the host port on its address", 10, || page("192.168.77.1:12000"));
+        assert!(page("127.0.0.1:12000").is_none());
+        let client = node.pod(pod("client"));
+        let id = node.launch(&client, container("client", BUSYBOX, &["sleep", "1000"]));
+        let get = |address: &str| {
+            node.exec(
+                &id,
+                &[
+                    "timeout",
+                    "2",
+                    "wget",
+                    "-q",
+                    "-O",
+                    "-",
+                    &format!("http://{address}:12000/"),
+                ],
+            )
+        };
+        let out = get("192.168.77.1");
+        assert_eq!(out.code, 0, "{config:?}: {out:?}");
+        // Another host's port of the same number, and the bridge's: not caught.
+        for address in ["10.201.0.1", "192.168.77.2"] {
+            assert_ne!(get(address).code, 0, "{address}");
+        }
+    }
+}
+
+/// CVE-2020-10749: a pod that plays router is listened to neither by the host nor by its neighbours.
+#[test]
+fn cve_2020_10749_router_advertisements_are_not_accepted() {
+    for config in [BUILTIN, NATIVE, BINARIES] {
+        let node = node(config);
+        let pod = node.pod(pod("ra"));
+        let id = node.launch(&pod, container("ra", BUSYBOX, &["sleep", "1000"]));
+        // The kernel's own IPv6 settings of this thread's namespace; without IPv6 there is nothing to accept.
+        let read = |link: &str| run("cat", &[&format!("/proc/sys/net/ipv6/conf/{link}/accept_ra")]).stdout;
+        let links = criquet_tests::host::links();
+        let host_side: Vec<&String> = links
+            .iter()
+            .filter(|name| name.starts_with("veth") || *name == "cqtest0")
+            .collect();
+        assert_eq!(host_side.len(), 2, "{links:?}");
+        if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+            assert!(host_side.iter().all(|link| read(link) == "0\n"), "{host_side:?}");
+            if config != BINARIES {
+                let inside = node.exec(&id, &["cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra"]);
+                assert_eq!(inside.stdout, "0\n", "{inside:?}");
+            }
+        }
+    }
 }

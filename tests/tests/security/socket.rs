@@ -124,10 +124,10 @@ fn the_streaming_server_is_on_loopback() {
     let out = node.exec(
         &id,
         &[
+            "timeout",
+            "2",
             "wget",
             "-q",
-            "-T",
-            "2",
             "-O",
             "-",
             &format!("http://10.201.0.1:{port}/"),
