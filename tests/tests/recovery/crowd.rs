@@ -82,7 +82,7 @@ fn eight_clients_and_a_daemon_that_dies_now_and_then_leak_nothing() {
             node.cri().wait(async {
                 tokio::spawn(async move {
                     for config in own {
-                        let pod = start(&mut client, &config).await;
+                        let pod = Box::pin(start(&mut client, &config)).await;
                         end(&mut client, pod).await;
                     }
                 })
@@ -117,7 +117,7 @@ fn thirty_pods_are_all_there_after_a_crash() {
         let mut starts = tokio::task::JoinSet::new();
         for config in configs {
             let mut client = client.clone();
-            starts.spawn(async move { start(&mut client, &config).await });
+            starts.spawn(async move { Box::pin(start(&mut client, &config)).await });
         }
         starts.join_all().await
     });
