@@ -46,15 +46,22 @@ impl Containerd {
         let leases = place.folder.join("leases");
         let text = conflist(&place.bridge, &format!("{}0.0/16", place.addresses), &leases);
         fs::write(place.folder.join("cni/10-bench.conflist"), text).expect("write the CNI configuration");
-        fs::write(place.folder.join("config.toml"), configuration(&place, certs)).expect("write the configuration");
-        let made = FIXED_FOLDERS.iter().map(PathBuf::from).filter(|folder| !folder.exists()).collect();
+        fs::write(place.folder.join("config.toml"), configuration(&place, certs))
+            .expect("write the configuration");
+        let made = FIXED_FOLDERS
+            .iter()
+            .map(PathBuf::from)
+            .filter(|folder| !folder.exists())
+            .collect();
         let client = Cri::new(&place.state.join("containerd.sock"));
-        let mut peer = Containerd { place, client, daemon: None, made };
+        let mut peer = Containerd {
+            place,
+            client,
+            daemon: None,
+            made,
+        };
         peer.spawn();
-        eventually("containerd answers", START_S, || {
-            let status = peer.client.status(cri::StatusRequest::default()).ok()?.status?;
-            status.conditions.iter().all(|condition| condition.status).then_some(())
-        });
+        eventually("containerd answers", START_S, || ready(&peer.client));
         peer
     }
 
@@ -65,8 +72,15 @@ impl Containerd {
     /// Starts the daemon and does not wait.
     pub(crate) fn spawn(&mut self) {
         let tools = workspace().join(".work/bin/tools");
-        let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
-        let log = File::options().create(true).append(true).open(self.place.folder.join("daemon.log"));
+        let path = format!(
+            "{}:{}",
+            tools.display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.place.folder.join("daemon.log"));
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(tools.join("containerd"))
@@ -91,16 +105,35 @@ impl Containerd {
     }
 }
 
+/// Whether pods can be run: a runtime may have conditions of its own besides.
+pub(crate) fn ready(client: &Cri) -> Option<()> {
+    let status = client.status(cri::StatusRequest::default()).ok()?.status?;
+    let holds = |kind: &str| {
+        status
+            .conditions
+            .iter()
+            .any(|found| found.r#type == kind && found.status)
+    };
+    (holds("RuntimeReady") && holds("NetworkReady")).then_some(())
+}
+
 impl Drop for Containerd {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = fs::read_to_string(self.place.folder.join("daemon.log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- containerd's log ---\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            eprintln!(
+                "--- containerd's log ---\n{}",
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            );
         } else {
-            let pods = self.client.list_pod_sandbox(cri::ListPodSandboxRequest::default());
+            let pods = self
+                .client
+                .list_pod_sandbox(cri::ListPodSandboxRequest::default());
             for pod in pods.map(|answer| answer.items).unwrap_or_default() {
-                let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.id };
+                let request = cri::RemovePodSandboxRequest {
+                    pod_sandbox_id: pod.id,
+                };
                 let _ = self.client.remove_pod_sandbox(request);
             }
         }

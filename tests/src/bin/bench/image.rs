@@ -32,7 +32,15 @@ impl Large {
             let destination = format!("docker://{name}");
             run(
                 "skopeo",
-                &["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", "--preserve-digests", &source, &destination],
+                &[
+                    "--insecure-policy",
+                    "copy",
+                    "--quiet",
+                    "--dest-tls-verify=false",
+                    "--preserve-digests",
+                    &source,
+                    &destination,
+                ],
             )
             .ok();
             fs::remove_dir_all(&layout).expect("remove the layout");
@@ -42,6 +50,9 @@ impl Large {
         fs::create_dir_all(&hosts).expect("create a hosts folder");
         let text = format!("server = \"http://{}\"\n", registry.address);
         fs::write(hosts.join("hosts.toml"), text).expect("write hosts.toml");
-        Large { name, _registry: registry }
+        Large {
+            name,
+            _registry: registry,
+        }
     }
 }

@@ -39,7 +39,9 @@ fn options() -> Options {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        let value = arguments
+            .next()
+            .unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
             "--runs" => found.runs = value.parse().expect("--runs takes a number"),
             "--peer" => found.peer = value == "containerd",

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use criquet_tests::{cri, eventually};
 
+use crate::containerd::ready;
 use crate::figures::{Figures, Row, Who};
 use crate::target::{IDLE, Running, Target, ms};
 
@@ -20,13 +21,14 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// One target after the other: pods of several must not be there at once, the kernel's memory is shared.
 pub(crate) fn measure(targets: &mut [Target], runs: usize, figures: &mut Figures) {
-    for target in targets.iter_mut().filter(|target| target.who != Who::CriquetPlugins) {
+    for target in targets
+        .iter_mut()
+        .filter(|target| target.who != Who::CriquetPlugins)
+    {
         eprintln!("bench: memory and recovery of {:?}", target.who);
         // What the earlier measurements left in the daemon's heap is not what pods cost.
         target.crash();
-        eventually("the daemon answers", RECOVERY_S, || {
-            target.cri().status(cri::StatusRequest::default()).ok()?.status?.conditions.iter().all(|c| c.status).then_some(())
-        });
+        eventually("the daemon answers", RECOVERY_S, || ready(target.cri()));
         let mut pods: Vec<Running> = Vec::new();
         fill(target, &mut pods, FEW);
         std::thread::sleep(SETTLE);
@@ -59,9 +61,15 @@ fn fill(target: &Target, pods: &mut Vec<Running>, number: usize) {
 fn stats(target: &Target, runs: usize, figures: &mut Figures) {
     for _ in 0..runs {
         let start = Instant::now();
-        let answer = target.cri().list_container_stats(cri::ListContainerStatsRequest::default());
+        let answer = target
+            .cri()
+            .list_container_stats(cri::ListContainerStatsRequest::default());
         let took = ms(start);
-        assert_eq!(answer.expect("ListContainerStats").stats.len(), FEW, "every container's figures");
+        assert_eq!(
+            answer.expect("ListContainerStats").stats.len(),
+            FEW,
+            "every container's figures"
+        );
         figures.add(Row::Stats, target.who, took);
     }
 }
@@ -71,12 +79,17 @@ fn recovery(target: &mut Target) -> f64 {
     let start = Instant::now();
     target.crash();
     loop {
-        let answer = target.cri().list_containers(cri::ListContainersRequest::default());
+        let answer = target
+            .cri()
+            .list_containers(cri::ListContainersRequest::default());
         let running = cri::ContainerState::ContainerRunning;
         if answer.is_ok_and(|all| all.containers.iter().filter(|c| c.state() == running).count() == SOME) {
             return ms(start);
         }
-        assert!(start.elapsed().as_secs() < RECOVERY_S, "the daemon does not know its containers any more");
+        assert!(
+            start.elapsed().as_secs() < RECOVERY_S,
+            "the daemon does not know its containers any more"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -94,12 +107,18 @@ struct Kilobytes {
 impl Kilobytes {
     fn of(target: &Target) -> Kilobytes {
         let own = i32::try_from(target.pid()).expect("a pid");
-        let mut found = Kilobytes { daemon: 0.0, shims: 0.0, shim_count: 0.0, outside: 0.0 };
+        let mut found = Kilobytes {
+            daemon: 0.0,
+            shims: 0.0,
+            shim_count: 0.0,
+            outside: 0.0,
+        };
         for process in target.place().processes() {
             let size = pss(process.pid);
             if process.pid == own {
                 found.daemon = size;
-            } else if !process.command.starts_with(IDLE[0]) && !process.command.starts_with("docker-registry") {
+            } else if !process.command.starts_with(IDLE[0]) && !process.command.starts_with("docker-registry")
+            {
                 found.outside += size;
                 if process.command.contains("shim") {
                     found.shims += size;
@@ -107,7 +126,10 @@ impl Kilobytes {
                 }
             }
         }
-        assert!(found.daemon > 0.0 && found.shim_count > 0.0, "a daemon and shims to look at");
+        assert!(
+            found.daemon > 0.0 && found.shim_count > 0.0,
+            "a daemon and shims to look at"
+        );
         found
     }
 }
@@ -116,7 +138,8 @@ impl Kilobytes {
 fn pss(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0)
 }
 
 fn count(number: usize) -> f64 {

@@ -19,11 +19,23 @@ struct Line {
 }
 
 const fn line(row: Row, name: &'static str, unit: &'static str, budget: &'static str) -> Line {
-    Line { row, name, unit, rate: false, budget }
+    Line {
+        row,
+        name,
+        unit,
+        rate: false,
+        budget,
+    }
 }
 
 const fn rate(row: Row, name: &'static str, unit: &'static str) -> Line {
-    Line { row, name, unit, rate: true, budget: "" }
+    Line {
+        row,
+        name,
+        unit,
+        rate: true,
+        budget: "",
+    }
 }
 
 const LINES: [Line; 18] = [
@@ -40,9 +52,19 @@ const LINES: [Line; 18] = [
     line(Row::Stats, "ListContainerStats, 20 containers", "ms", ""),
     line(Row::ShimPss20, "PSS of a shim, 20 containers", "KiB", "≤ 250 KiB"),
     line(Row::ShimPss100, "PSS of a shim, 100 containers", "KiB", ""),
-    line(Row::PodPss20, "PSS per pod outside the daemon, 20 pods", "KiB", ""),
+    line(
+        Row::PodPss20,
+        "PSS per pod outside the daemon, 20 pods",
+        "KiB",
+        "",
+    ),
     line(Row::DaemonPss20, "PSS of the daemon, 20 pods", "MiB", "≤ 15 MiB"),
-    line(Row::Recovery50, "`kill -9` to a complete answer, 50 pods", "ms", ""),
+    line(
+        Row::Recovery50,
+        "`kill -9` to a complete answer, 50 pods",
+        "ms",
+        "",
+    ),
     rate(Row::Logs, "log of one container, 100-byte lines", "MB/s"),
     line(Row::Pull, "pull and unpack, 8 layers, 200 MB packed", "s", ""),
 ];
@@ -52,14 +74,30 @@ pub(crate) fn table(figures: &Figures, machine: &str, runs: usize) -> String {
     let mut text = format!("{machine}\nMedians of {runs}, in turns.\n\n");
     let peer = figures.median(Row::Up, Who::Containerd).is_some();
     text.push_str("| | criquet | criquet running the CNI plugins | budget |");
-    text.push_str(if peer { " containerd and runc | criquet is better by |\n" } else { "\n" });
-    text.push_str(if peer { "|---|---|---|---|---|---|\n" } else { "|---|---|---|---|\n" });
+    text.push_str(if peer {
+        " containerd and runc | criquet is better by |\n"
+    } else {
+        "\n"
+    });
+    text.push_str(if peer {
+        "|---|---|---|---|---|---|\n"
+    } else {
+        "|---|---|---|---|\n"
+    });
     for line in &LINES {
-        let cell = |who| figures.median(line.row, who).map(|value| number(value, line.unit)).unwrap_or_default();
+        let cell = |who| {
+            figures
+                .median(line.row, who)
+                .map(|value| number(value, line.unit))
+                .unwrap_or_default()
+        };
         let (own, plugins) = (cell(Who::Criquet), cell(Who::CriquetPlugins));
         let _ = write!(text, "| {} | {own} | {plugins} | {} |", line.name, line.budget);
         if peer {
-            let ratio = match (figures.median(line.row, Who::Criquet), figures.median(line.row, Who::Containerd)) {
+            let ratio = match (
+                figures.median(line.row, Who::Criquet),
+                figures.median(line.row, Who::Containerd),
+            ) {
                 (Some(own), Some(peer)) if line.rate => format!("{:.1}×", own / peer),
                 (Some(own), Some(peer)) => format!("{:.1}×", peer / own),
                 _ => String::new(),

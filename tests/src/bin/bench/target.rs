@@ -59,13 +59,19 @@ impl Target {
         let subnet = format!("{}0.0/16", place.addresses);
         let text = conflist(&place.bridge, &subnet, &place.folder.join("leases"));
         fs::write(folder.join("10-bench.conflist"), text).expect("write the CNI configuration");
-        Target { who, daemon: Daemon::Criquet(Box::new(node)) }
+        Target {
+            who,
+            daemon: Daemon::Criquet(Box::new(node)),
+        }
     }
 
     /// containerd, in the network namespace and with the registries of `beside`.
     pub(crate) fn containerd(beside: &Target) -> Target {
         let certs = beside.place().folder.join("certs.d");
-        Target { who: Who::Containerd, daemon: Daemon::Containerd(Box::new(Containerd::start(&certs))) }
+        Target {
+            who: Who::Containerd,
+            daemon: Daemon::Containerd(Box::new(Containerd::start(&certs))),
+        }
     }
 
     pub(crate) fn cri(&self) -> &Cri {
@@ -106,7 +112,10 @@ impl Target {
     /// Pulls what pods need, and runs one that is not measured.
     pub(crate) fn prepare(&self) {
         for name in [BUSYBOX, PAUSE] {
-            let request = cri::PullImageRequest { image: Some(image(name)), ..cri::PullImageRequest::default() };
+            let request = cri::PullImageRequest {
+                image: Some(image(name)),
+                ..cri::PullImageRequest::default()
+            };
             self.cri().pull_image(request).expect("PullImage");
         }
         for host_network in [false, true] {
@@ -120,7 +129,11 @@ impl Target {
     pub(crate) fn pod_config(&self, host_network: bool) -> cri::PodSandboxConfig {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let mut config = pod(&format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let uid = config.metadata.as_ref().map(|metadata| metadata.uid.clone()).unwrap_or_default();
+        let uid = config
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.uid.clone())
+            .unwrap_or_default();
         config.log_directory = self.logs(&uid).to_string_lossy().into_owned();
         let linux = config.linux.as_mut().expect("linux");
         linux.cgroup_parent.clone_from(&self.place().cgroup);
@@ -128,6 +141,7 @@ impl Target {
             let security = linux.security_context.as_mut().expect("security context");
             let namespaces = security.namespace_options.as_mut().expect("namespaces");
             namespaces.network = cri::NamespaceMode::Node.into();
+            config.hostname.clear();
         }
         config
     }
@@ -138,23 +152,45 @@ impl Target {
 
     /// RunPodSandbox, CreateContainer, StartContainer.
     pub(crate) fn launch(&self, host_network: bool, command: &[&str]) -> Running {
-        self.launch_timed(&self.pod_config(host_network), container_config(host_network, command)).0
+        self.launch_timed(
+            &self.pod_config(host_network),
+            container_config(host_network, command),
+        )
+        .0
     }
 
     /// As [`Target::launch`], with the milliseconds of each of the three calls.
-    pub(crate) fn launch_timed(&self, pod: &cri::PodSandboxConfig, config: cri::ContainerConfig) -> (Running, [f64; 3]) {
+    pub(crate) fn launch_timed(
+        &self,
+        pod: &cri::PodSandboxConfig,
+        config: cri::ContainerConfig,
+    ) -> (Running, [f64; 3]) {
         let client = self.cri();
         let start = Instant::now();
-        let request = cri::RunPodSandboxRequest { config: Some(pod.clone()), ..cri::RunPodSandboxRequest::default() };
-        let id = client.run_pod_sandbox(request).expect("RunPodSandbox").pod_sandbox_id;
+        let request = cri::RunPodSandboxRequest {
+            config: Some(pod.clone()),
+            ..cri::RunPodSandboxRequest::default()
+        };
+        let id = client
+            .run_pod_sandbox(request)
+            .expect("RunPodSandbox")
+            .pod_sandbox_id;
         let sandbox = ms(start);
         let request = create_request(&id, pod, config);
-        let container = client.create_container(request).expect("CreateContainer").container_id;
+        let container = client
+            .create_container(request)
+            .expect("CreateContainer")
+            .container_id;
         let created = ms(start);
-        let request = cri::StartContainerRequest { container_id: container.clone() };
+        let request = cri::StartContainerRequest {
+            container_id: container.clone(),
+        };
         client.start_container(request).expect("StartContainer");
         let started = ms(start);
-        (Running { pod: id, container }, [sandbox, created - sandbox, started - created])
+        (
+            Running { pod: id, container },
+            [sandbox, created - sandbox, started - created],
+        )
     }
 
     /// ExecSync of /bin/true, in milliseconds.
@@ -173,10 +209,14 @@ impl Target {
     /// StopPodSandbox and RemovePodSandbox, in milliseconds each: the container is killed and goes with the pod.
     pub(crate) fn remove(&self, pod: &str) -> [f64; 2] {
         let start = Instant::now();
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: pod.into() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: pod.into(),
+        };
         self.cri().stop_pod_sandbox(request).expect("StopPodSandbox");
         let stopped = ms(start);
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.into() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: pod.into(),
+        };
         self.cri().remove_pod_sandbox(request).expect("RemovePodSandbox");
         [stopped, ms(start) - stopped]
     }
@@ -184,7 +224,8 @@ impl Target {
     /// Ends the daemon; criquet's node looks for leaks.
     pub(crate) fn finish(self) {
         if let Daemon::Criquet(node) = &self.daemon {
-            let namespace = File::open(format!("/proc/{}/ns/net", node.pid())).expect("open a network namespace");
+            let namespace =
+                File::open(format!("/proc/{}/ns/net", node.pid())).expect("open a network namespace");
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
         }
     }

@@ -57,8 +57,9 @@ async fn clients(target: &Target) -> Vec<String> {
                 let pod = pod.into_inner().pod_sandbox_id;
                 let request = create_request(&pod, &config, container_config(false, &IDLE));
                 let container = client.create_container(request).await.expect("CreateContainer");
-                let request =
-                    cri::StartContainerRequest { container_id: container.into_inner().container_id };
+                let request = cri::StartContainerRequest {
+                    container_id: container.into_inner().container_id,
+                };
                 client.start_container(request).await.expect("StartContainer");
                 ids.push(pod);
             }
@@ -83,7 +84,11 @@ pub(crate) fn logs(targets: &[Target], figures: &mut Figures) {
                 ..cri::ContainerStatusRequest::default()
             };
             eventually("the writer ends", LOG_S, || {
-                let status = target.cri().container_status(request.clone()).expect("ContainerStatus").status?;
+                let status = target
+                    .cri()
+                    .container_status(request.clone())
+                    .expect("ContainerStatus")
+                    .status?;
                 (status.state() == cri::ContainerState::ContainerExited).then_some(())
             });
             let seconds = log_seconds(&Path::new(&pod.log_directory).join("main.log"));
@@ -102,10 +107,13 @@ fn log_seconds(path: &Path) -> f64 {
     const DAY_S: f64 = 86400.0;
     let mut file = File::open(path).expect("open the log");
     let mut first = String::new();
-    BufReader::new(&mut file).read_line(&mut first).expect("read the log");
+    BufReader::new(&mut file)
+        .read_line(&mut first)
+        .expect("read the log");
     let length = file.metadata().expect("look at the log").len();
     assert!(length > 1 << 20, "the log has only {length} bytes: {first}");
-    file.seek(SeekFrom::Start(length - TAIL)).expect("seek in the log");
+    file.seek(SeekFrom::Start(length - TAIL))
+        .expect("seek in the log");
     let mut tail = String::new();
     file.read_to_string(&mut tail).expect("read the log's end");
     let last = tail.lines().last().expect("a last line");
@@ -114,9 +122,17 @@ fn log_seconds(path: &Path) -> f64 {
 
 /// The seconds since midnight of a log line's time stamp, RFC 3339.
 fn time_of_day(line: &str) -> f64 {
-    let time = line.split(' ').next().and_then(|stamp| stamp.split_once('T')).expect("a time stamp").1;
+    let time = line
+        .split(' ')
+        .next()
+        .and_then(|stamp| stamp.split_once('T'))
+        .expect("a time stamp")
+        .1;
     let time = time.split(['Z', '+', '-']).next().unwrap_or_default();
-    let parts: Vec<f64> = time.split(':').map(|part| part.parse().expect("a number")).collect();
+    let parts: Vec<f64> = time
+        .split(':')
+        .map(|part| part.parse().expect("a number"))
+        .collect();
     parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
 }
 
@@ -126,11 +142,15 @@ pub(crate) fn pulls(targets: &[Target], large: &Large, figures: &mut Figures) {
         for target in targets.iter().filter(|target| target.who != Who::CriquetPlugins) {
             run("sync", &[]);
             let start = Instant::now();
-            let request =
-                cri::PullImageRequest { image: Some(image(&large.name)), ..cri::PullImageRequest::default() };
+            let request = cri::PullImageRequest {
+                image: Some(image(&large.name)),
+                ..cri::PullImageRequest::default()
+            };
             target.cri().pull_image(request).expect("PullImage");
             figures.add(Row::Pull, target.who, ms(start) / 1000.0);
-            let request = cri::RemoveImageRequest { image: Some(image(&large.name)) };
+            let request = cri::RemoveImageRequest {
+                image: Some(image(&large.name)),
+            };
             target.cri().remove_image(request).expect("RemoveImage");
         }
     }
