@@ -39,7 +39,7 @@ pub const REPLIES_QUEUED_MAX: usize = 32;
 pub const KILL_WAIT: Duration = Duration::from_secs(2);
 
 /// Between two looks at a cgroup that should become empty.
-pub const KILL_POLL: Duration = Duration::from_millis(5);
+pub const KILL_POLL: Duration = Duration::from_millis(1);
 
 /// Once no process is left, the output's end is at hand; who holds a pipe longer is outside of the container.
 pub const DRAIN_WAIT: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub const DRAIN_WAIT: Duration = Duration::from_secs(2);
 pub const CGROUP_REMOVE_WAIT: Duration = Duration::from_secs(1);
 
 /// Between two tries to remove a cgroup.
-pub const CGROUP_REMOVE_POLL: Duration = Duration::from_millis(5);
+pub const CGROUP_REMOVE_POLL: Duration = Duration::from_millis(1);
 
 /// After the container's end, attachers are given so long in all to take the rest of its output.
 pub const FAREWELL_WAIT: Duration = Duration::from_secs(30);

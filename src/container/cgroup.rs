@@ -9,9 +9,9 @@ use criquet_sys::signal::SIGKILL;
 use crate::fault::{OrFault, Result};
 
 /// A killed process leaves its cgroup within this, unless it hangs in the kernel.
-const EMPTY_TRIES_MAX: u32 = 100;
+const EMPTY_TRIES_MAX: u32 = 1000;
 /// Between two looks.
-const EMPTY_PAUSE: Duration = Duration::from_millis(10);
+const EMPTY_PAUSE: Duration = Duration::from_millis(1);
 /// Nested cgroups that a container may have made.
 const DEPTH_MAX: u32 = 32;
 
