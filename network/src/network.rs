@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use criquet_sys::step;
 use serde_json::{Value, json};
 
 use crate::config::{self, NetworkConfig};
@@ -325,6 +326,7 @@ impl Inner {
             .map(|plan| Attached::of(plan, &config.name, &ports));
         let record = Record::new(pod, config, native)?;
         self.records.begin(&record)?;
+        step::reached("run.network_recorded");
         let plan = match plan {
             Ok(plan) => plan,
             Err(why) => {
@@ -348,6 +350,7 @@ impl Inner {
                 ))
             })
             .and_then(|result| {
+                step::reached("run.network_made");
                 self.records
                     .finish(&record.pod_id, &result, false)
                     .map(|()| result)

@@ -38,3 +38,4 @@ pub mod session;
 pub mod signal;
 pub mod socket;
 mod spawn;
+pub mod step;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use criquet_sys::step;
 
 use self::database::{Change, Database, Records};
 use self::disk::Disk;
@@ -188,6 +189,7 @@ impl Store {
     ) -> Result<Hold> {
         let draft = self.disk.draft()?;
         let unpacked = layer::unpack(next, expected, draft.tree.as_fd())?;
+        step::reached("pull.unpacked");
         let Usage { bytes, inodes } = unpacked.usage;
         let record = LayerRecord {
             diff_id: expected.diff_id.clone(),
@@ -199,12 +201,15 @@ impl Store {
             record: record.clone(),
             implied,
         })?;
+        step::reached("pull.sealed");
         let _changing = self.changing();
         if let Some(hold) = self.hold(&expected.diff_id) {
             return Ok(hold);
         }
         draft.publish(&record.diff_id)?;
+        step::reached("pull.published");
         self.database.commit(&[Change::Layer(&record)])?;
+        step::reached("pull.recorded");
         let diff_id = record.diff_id.clone();
         self.write().layers.insert(
             diff_id.clone(),
@@ -249,6 +254,7 @@ impl Store {
             changes.push(Change::NoRemoved(&record.id));
         }
         self.database.commit(&changes)?;
+        step::reached("pull.named");
         let images: Vec<_> = moved
             .into_iter()
             .map(|record| (self.image(&record), record))

@@ -1,11 +1,11 @@
 //! The daemon dies, or a step fails, at every named step of every operation. Afterwards what was half done is gone
 //! or complete, the same request works, and nothing is left in the end.
 
-use criquet_tests::{BUSYBOX, Node, Pod, container, cri, pod};
+use criquet_tests::{BUSYBOX, Node, Pod, container, cri, image, pod};
 use tonic::Status;
 
 /// The operations that points are named after.
-const OPERATIONS: [&str; 7] = [
+const OPERATIONS: [&str; 8] = [
     "run",
     "create",
     "start",
@@ -13,6 +13,7 @@ const OPERATIONS: [&str; 7] = [
     "remove",
     "stop_pod",
     "remove_pod",
+    "pull",
 ];
 /// A daemon that was told to die has died within this, in seconds.
 const DEATH_S: u64 = 30;
@@ -272,6 +273,46 @@ fn remove_pod_again(node: &Node, scene: &mut Scene) {
     assert!(pods(node).is_empty() && containers(node).is_empty());
     // Its name is free.
     scene.pod_id = run(node, scene).expect("RunPodSandbox");
+}
+
+fn remove_image(node: &Node) {
+    let request = cri::RemoveImageRequest {
+        image: Some(image(BUSYBOX)),
+    };
+    node.cri().remove_image(request).expect("RemoveImage");
+}
+
+fn pull(node: &Node, _: &Scene) -> Outcome {
+    let request = cri::PullImageRequest {
+        image: Some(image(BUSYBOX)),
+        ..cri::PullImageRequest::default()
+    };
+    node.cri().pull_image(request).map(drop)
+}
+
+fn pull_again(node: &Node, scene: &mut Scene) {
+    pull(node, scene).expect("PullImage again");
+    // It is whole.
+    with_running(node, scene);
+    assert_eq!(
+        node.exec(&scene.container_id, &["echo", "alive"]).stdout,
+        "alive\n"
+    );
+    let entries = |name| {
+        std::fs::read_dir(node.place.folder.join("root/images").join(name))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(
+        (entries("layers"), entries("tmp")),
+        (1, 0),
+        "busybox has one layer"
+    );
+}
+
+#[test]
+fn pulling_an_image() {
+    at_each_point("pull", "die", |node, _| remove_image(node), pull, pull_again);
 }
 
 #[test]
