@@ -50,7 +50,9 @@ pub(crate) async fn serve(listener: UnixListener, routes: Routes, mut ending: wa
 
 async fn connection(stream: UnixStream, routes: Routes, mut ending: watch::Receiver<bool>) {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder.max_header_list_size(HEADER_BYTES_MAX).max_concurrent_streams(STREAMS_MAX);
+    builder
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX);
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     tokio::pin!(served);
     let result = tokio::select! {

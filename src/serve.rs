@@ -59,7 +59,10 @@ pub async fn serve(config: Config) -> Result<()> {
     .max_encoding_message_size(MESSAGE_BYTES_MAX);
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "criquet serves");
     let (tell_end, ending) = tokio::sync::watch::channel(false);
-    let routes = Routes::new(calls).add_service(images).add_service(admin).prepare();
+    let routes = Routes::new(calls)
+        .add_service(images)
+        .add_service(admin)
+        .prepare();
     let server = tokio::spawn(crate::grpc::serve(listener, routes, ending));
     wait_for_end().await?;
     tracing::info!("criquet ends; containers go on");

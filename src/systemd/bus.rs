@@ -175,16 +175,16 @@ impl Bus {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let mut chunk = [0; READ_BYTES];
+        // On the heap: an array would make every future around this one large.
+        self.buffer.reserve(READ_BYTES);
         let count = self
             .stream
-            .read(&mut chunk)
+            .read_buf(&mut self.buffer)
             .await
             .or_fault(fault::Kind::Unavailable, || "reading from the bus".into())?;
         if count == 0 {
             return Err(Fault::unavailable("the bus closed the connection"));
         }
-        self.buffer.extend(chunk.iter().take(count));
         Ok(())
     }
 

@@ -15,7 +15,8 @@ pub struct Output {
 }
 
 impl Output {
-    pub(crate) fn of(out: std::process::Output) -> Output {
+    /// What a finished program said.
+    pub fn of(out: std::process::Output) -> Output {
         Output {
             code: out.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),

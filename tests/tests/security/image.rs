@@ -8,9 +8,11 @@ use crate::hostile::{Image, Layer};
 use crate::probe::try_launch;
 use crate::stub::Stub;
 
-/// Layers that write, link, remove or change modes outside of their folder; whether the image is refused.
-fn layers(canary: &Canary) -> Vec<(&'static str, Layer)> {
-    let (root, file, private) = (canary.path(""), canary.path("file"), canary.path("private"));
+type Case = (&'static str, Layer);
+
+/// Layers that write outside of their folder, by names and symbolic links.
+fn by_names(canary: &Canary) -> Vec<Case> {
+    let (root, file) = (canary.path(""), canary.path("file"));
     let up = format!("../../../../../../../../../../..{root}");
     let new = Layer::new;
     vec![
@@ -41,6 +43,15 @@ fn layers(canary: &Canary) -> Vec<(&'static str, Layer)> {
             new().link("tmp", &root).file("tmp/file", "evil"),
         ),
         ("over a link", new().link("a", &file).file("a", "evil")),
+    ]
+}
+
+/// By hard links, and by folders whose modes are set.
+fn by_links(canary: &Canary) -> Vec<Case> {
+    let (root, file, private) = (canary.path(""), canary.path("file"), canary.path("private"));
+    let up = format!("../../../../../../../../../../..{root}");
+    let new = Layer::new;
+    vec![
         (
             "hard link out",
             new().entry(b'1', "a", &file, 0, b"").file("a", "evil"),
@@ -90,6 +101,15 @@ fn layers(canary: &Canary) -> Vec<(&'static str, Layer)> {
                 .entry(b'5', "./", "", 0o777, b"")
                 .entry(b'5', "..", "", 0o777, b""),
         ),
+    ]
+}
+
+/// By what removes, and what only looks odd.
+fn by_whiteouts(canary: &Canary) -> Vec<Case> {
+    let (root, file) = (canary.path(""), canary.path("file"));
+    let up = format!("../../../../../../../../../../..{root}");
+    let new = Layer::new;
+    vec![
         ("whiteout of ..", new().file(".wh...", "").file("a/.wh..", "")),
         ("whiteout of /", new().file(".wh.", "")),
         (
@@ -123,6 +143,10 @@ fn layers(canary: &Canary) -> Vec<(&'static str, Layer)> {
             new().entry(b'0', "su", "", 0o6755, b"x").link("s", "su"),
         ),
     ]
+}
+
+fn layers(canary: &Canary) -> Vec<Case> {
+    [by_names(canary), by_links(canary), by_whiteouts(canary)].concat()
 }
 
 /// moby#5656, CVE-2025-47290, CVE-2025-11395, CVE-2021-32760, CVE-2026-33056: by archive and by registry.
