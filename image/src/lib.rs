@@ -10,6 +10,9 @@ use std::time::Duration;
 mod assemble;
 pub mod digest;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layer;
 mod lease;
 mod limits;

@@ -8,6 +8,9 @@ pub mod attach;
 pub mod cgroup;
 pub mod child;
 pub mod exit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod init;
 mod join;
 pub mod limits;

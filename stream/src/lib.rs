@@ -6,6 +6,9 @@
 
 mod activity;
 mod exec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod outbox;
 mod portforward;

@@ -4,7 +4,7 @@ mod auth;
 mod blob;
 mod connect;
 mod endpoint;
-mod hosts;
+pub(crate) mod hosts;
 mod redirect;
 mod request;
 #[cfg(test)]

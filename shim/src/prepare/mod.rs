@@ -64,6 +64,31 @@ impl Prepared {
     }
 }
 
+/// What can be told of a plan without a kernel, for the fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(plan: &Plan) {
+    if let Ok(spaces) = Spaces::of(plan, &[]) {
+        assert!(
+            !spaces.needs_host_sysfs(),
+            "a user namespace without a descriptor"
+        );
+    }
+    if let Ok(ids) = spaces::Ids::of(plan) {
+        ids.host_owner(u32::MAX, u32::MAX);
+    }
+    for device in &plan.devices {
+        let name = dev::name(&device.path).unwrap_or_default();
+        assert!(
+            !name.starts_with('/') && !name.split('/').any(|part| part == ".."),
+            "{name:?}"
+        );
+    }
+    for mount in &plan.mounts {
+        volume::attributes(mount);
+        volume::propagation(mount.propagation());
+    }
+}
+
 /// Opens everything.
 pub(crate) fn prepare(plan: &Plan, spaces: &Spaces<'_>) -> Result<Prepared, Failure> {
     let rootfs = plan
