@@ -256,6 +256,11 @@ async fn running(runtime: &mut RuntimeServiceClient<Channel>, pod_id: &str, id: 
         .and_then(|r| r.linux)
         .map(|linux| linux.memory_limit_in_bytes);
     assert_eq!(limit, Some(64 << 20));
+    changed_and_counted(runtime, id).await;
+}
+
+/// An update, figures and the address of an exec.
+async fn changed_and_counted(runtime: &mut RuntimeServiceClient<Channel>, id: &str) {
     let update = old::UpdateContainerResourcesRequest {
         container_id: id.into(),
         linux: Some(old::LinuxContainerResources {
@@ -340,6 +345,13 @@ async fn gone(
         }),
     )
     .await;
+    nothing_is_known(runtime, images).await;
+}
+
+async fn nothing_is_known(
+    runtime: &mut RuntimeServiceClient<Channel>,
+    images: &mut ImageServiceClient<Channel>,
+) {
     let pods = call(
         "ListPodSandbox",
         runtime.list_pod_sandbox(old::ListPodSandboxRequest::default()),
