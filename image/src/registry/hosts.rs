@@ -170,7 +170,7 @@ impl<T> OneOrMany<T> {
     }
 }
 
-pub(crate) fn parse(text: &str, directory: &Path) -> std::result::Result<Vec<Host>, String> {
+pub(super) fn parse(text: &str, directory: &Path) -> std::result::Result<Vec<Host>, String> {
     let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
     let mut sections: Vec<_> = file.host.into_iter().collect();
     sections.sort_by_key(|(name, _)| name.span().start);
