@@ -63,13 +63,13 @@ fn load(parser: &str) -> Result<()> {
         .or_internal(doing)?;
     if let Some(mut stdin) = child.stdin.take() {
         // The text fits a pipe; what the parser made of it, its status says.
-        let _ = stdin.write_all(TEXT.as_bytes());
+        stdin.write_all(TEXT.as_bytes()).ok();
     }
     let end = Instant::now() + DEADLINE;
     while child.try_wait().or_internal(doing)?.is_none() {
         if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
+            child.kill().ok();
+            child.wait().ok();
             return Err(Fault::internal(format!("{}: it did not end", doing())));
         }
         std::thread::sleep(POLL);

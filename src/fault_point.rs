@@ -174,7 +174,7 @@ fn act(action: armed::Action, name: &str) -> Result<()> {
 /// As kill -9 does it: no destructor, no core.
 fn die() -> ! {
     if let Ok(pid) = i32::try_from(std::process::id()) {
-        let _ = criquet_sys::signal::kill(pid, criquet_sys::signal::SIGKILL);
+        criquet_sys::signal::kill(pid, criquet_sys::signal::SIGKILL).ok();
     }
     std::process::abort()
 }

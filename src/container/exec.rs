@@ -105,7 +105,9 @@ impl Exec {
     pub async fn resize(&self, width: u32, height: u32) {
         let resize = request::Kind::Resize(shim::Resize { width, height });
         // It may have ended already.
-        let _ = tokio::time::timeout(CALL_DEADLINE, self.link.send(resize, &[])).await;
+        tokio::time::timeout(CALL_DEADLINE, self.link.send(resize, &[]))
+            .await
+            .ok();
     }
 }
 
@@ -132,7 +134,7 @@ impl Runtime {
         let output = run(&exec, streams, timeout).await;
         if output.is_err() {
             exec.kill().await;
-            let _ = tokio::time::timeout(KILL_DEADLINE, exec.wait()).await;
+            tokio::time::timeout(KILL_DEADLINE, exec.wait()).await.ok();
         }
         output.map_err(|fault| fault.while_doing(format!("exec in container {:?}", id::short(&container.id))))
     }
@@ -144,7 +146,9 @@ async fn kill(link: &Link) {
         all: true,
     });
     // It may have ended already, or its container.
-    let _ = tokio::time::timeout(CALL_DEADLINE, link.send(kill, &[])).await;
+    tokio::time::timeout(CALL_DEADLINE, link.send(kill, &[]))
+        .await
+        .ok();
 }
 
 impl Drop for Exec {
@@ -265,7 +269,9 @@ async fn run(exec: &Exec, mut streams: Streams, timeout: Option<Duration>) -> Re
             }
         };
         // Reading again what is left; at most so long.
-        let _ = tokio::time::timeout(DRAIN_DEADLINE, async { tokio::join!(out.read(), err.read()) }).await;
+        tokio::time::timeout(DRAIN_DEADLINE, async { tokio::join!(out.read(), err.read()) })
+            .await
+            .ok();
         Ok(exit)
     };
     let exit = match timeout {

@@ -79,7 +79,9 @@ impl Runtime {
                 self.watch(container, link);
                 if fault.kind != Kind::DeadlineExceeded {
                     // Later is early enough: it will be told like any other end.
-                    let _ = tokio::time::timeout(FAILED_START_DEADLINE, container.ended()).await;
+                    tokio::time::timeout(FAILED_START_DEADLINE, container.ended())
+                        .await
+                        .ok();
                 }
                 Err(fault.while_doing(format!("starting container {id:?}")))
             }

@@ -35,7 +35,7 @@ pub fn kill_all(id: &str) -> Result<()> {
                 continue;
             }
             // ESRCH: it ended by itself.
-            let _ = pidfd::signal(&handle, SIGKILL);
+            pidfd::signal(&handle, SIGKILL).ok();
             let ended = process::wait_readable(&handle, END_DEADLINE);
             if !ended.or_internal(|| format!("watching process {pid}"))? {
                 return Err(Fault::deadline_exceeded(format!(

@@ -77,25 +77,30 @@ impl Outbox {
         self.send(frame).await
     }
 
-    /// Says that nothing more comes on `stream`; once, however often it is called.
+    /// Says that nothing more comes on `stream`; once, however often it is called. The place in the queue comes first:
+    /// a caller that is dropped while it waits has said nothing, and the next one says it.
     pub(crate) async fn finish(&self, stream: u32) -> Result<(), Gone> {
-        match &self.encoding {
-            Encoding::Spdy(table) if table.finish(stream) => {
-                self.send(spdy::frame::data(stream, &[], true)).await
-            }
+        let Encoding::Spdy(table) = &self.encoding else {
             // A WebSocket's channels end together, with the connection.
-            _ => Ok(()),
+            return Ok(());
+        };
+        let place = self.frames.reserve().await.map_err(|_| Gone)?;
+        if table.finish(stream) {
+            place.send(spdy::frame::data(stream, &[], true));
         }
+        Ok(())
     }
 
     /// Says that nothing more is read or written on `stream`.
     pub(crate) async fn reset(&self, stream: u32, reason: u32) -> Result<(), Gone> {
-        match &self.encoding {
-            Encoding::Spdy(table) if table.reset(stream) => {
-                self.send(spdy::frame::reset(stream, reason)).await
-            }
-            _ => Ok(()),
+        let Encoding::Spdy(table) = &self.encoding else {
+            return Ok(());
+        };
+        let place = self.frames.reserve().await.map_err(|_| Gone)?;
+        if table.reset(stream) {
+            place.send(spdy::frame::reset(stream, reason));
         }
+        Ok(())
     }
 
     /// A stream can end in one direction.

@@ -36,7 +36,10 @@ use crate::{Credentials, Error, ErrorKind, Result};
 /// Reads a hosts.toml and forgets it, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn read_hosts(text: &str) {
-    drop(hosts::parse(text, std::path::Path::new("/etc/certs.d/example.test")));
+    drop(hosts::parse(
+        text,
+        std::path::Path::new("/etc/certs.d/example.test"),
+    ));
 }
 
 /// All registries: connections and TLS roots, shared by the pulls. Cheap to clone.

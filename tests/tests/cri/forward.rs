@@ -9,6 +9,9 @@ use criquet_tests::{BUSYBOX, NGINX, Node, container, cri, eventually, pod};
 
 use crate::streaming::TRANSPORTS;
 
+/// A page that takes longer hangs; the test shall say so, not hang as well.
+const PAGE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A `crictl port-forward` that is killed with the test.
 pub(crate) struct Forward {
     child: Child,
@@ -43,6 +46,7 @@ impl Forward {
     /// One page of a web server.
     fn page(&self) -> Option<String> {
         let mut connection = self.connect()?;
+        connection.set_read_timeout(Some(PAGE)).ok()?;
         connection.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
         let mut page = String::new();
         connection.read_to_string(&mut page).ok()?;
