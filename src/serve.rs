@@ -89,7 +89,10 @@ fn stream_options(config: &Config) -> criquet_stream::Options {
 /// The lock of the root folder has made sure that no other daemon serves here: an old socket is a dead one.
 fn listen(socket: &Path) -> Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
-    if let Some(dir) = socket.parent() {
+    // A folder that others use as well, such as /run, keeps its mode; the socket's own is enough.
+    if let Some(dir) = socket.parent()
+        && !dir.exists()
+    {
         private_dir(dir)?;
     }
     let doing = || format!("listening at {socket:?}");
