@@ -10,7 +10,7 @@ use criquet_tests::{BUSYBOX, NGINX, Node, container, cri, eventually, pod};
 use crate::streaming::TRANSPORTS;
 
 /// A page that takes longer hangs; the test shall say so, not hang as well.
-const PAGE: std::time::Duration = std::time::Duration::from_secs(60);
+const PAGE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A `crictl port-forward` that is killed with the test.
 pub(crate) struct Forward {
@@ -54,6 +54,16 @@ impl Forward {
     }
 }
 
+/// A page of a web server that may still be starting. A client drops its whole session when a port is closed, hence a new
+/// one for each try.
+fn first_page(node: &Node, transport: &str, pod: &str, port: u16) -> String {
+    eventually("a page", 90, || {
+        Forward::start(node, transport, pod, port)
+            .page()
+            .filter(|page| !page.is_empty())
+    })
+}
+
 impl Drop for Forward {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -80,9 +90,7 @@ fn a_web_server_is_reached_in_a_pod_and_on_the_node() {
     node.launch(&on_node, config);
     for pod in [&in_pod, &on_node] {
         for transport in TRANSPORTS {
-            let forward = Forward::start(&node, transport, &pod.id, 80);
-            // The server may still be starting.
-            let page = eventually("a page", 30, || forward.page().filter(|page| !page.is_empty()));
+            let page = first_page(&node, transport, &pod.id, 80);
             assert!(
                 page.starts_with("HTTP/1.1 200") && page.contains("Welcome to nginx"),
                 "{transport}: {page}"
@@ -98,8 +106,8 @@ fn connections_at_once_and_one_after_another_leave_nothing() {
     node.launch(&pod, container("many", NGINX, &[]));
     let mut before = None;
     for transport in TRANSPORTS {
+        first_page(&node, transport, &pod.id, 80);
         let forward = Forward::start(&node, transport, &pod.id, 80);
-        eventually("a page", 30, || forward.page().filter(|page| !page.is_empty()));
         std::thread::scope(|scope| {
             for _ in 0..10 {
                 scope.spawn(|| {

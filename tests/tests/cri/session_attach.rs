@@ -59,7 +59,8 @@ fn two_attachers_see_the_same_and_either_may_type() {
     };
     let mut type_in = |index: usize, text: &str| {
         let input = attached[index].0.stdin.as_mut().unwrap();
-        writeln!(input, "{text}").unwrap();
+        // In one piece: two who type at once take turns by pieces.
+        input.write_all(format!("{text}\n").as_bytes()).unwrap();
     };
     for index in [0, 1] {
         type_in(index, "hello");

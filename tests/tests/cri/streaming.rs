@@ -1,10 +1,9 @@
 //! exec, attach and port-forward through crictl, over both transports.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::process::Stdio;
 
-use criquet_tests::{BUSYBOX, NGINX, Node, container, eventually, pod};
+use criquet_tests::{BUSYBOX, Node, container, pod};
 
 pub(crate) const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
@@ -52,31 +51,5 @@ fn exec_carries_much_output() {
             ])
             .ok();
         assert_eq!(out.len(), 3_000_000, "{transport}");
-    }
-}
-
-#[test]
-fn a_port_is_forwarded() {
-    let node = Node::start();
-    let pod = node.pod(pod("forward"));
-    node.launch(&pod, container("nginx", NGINX, &[]));
-    for (transport, port) in TRANSPORTS.iter().zip(["18080", "18081"]) {
-        let mut child = node
-            .crictl_command(&["port-forward", "-r", transport, &pod.id, &format!("{port}:80")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let page = eventually("a page through the forwarded port", 15, || {
-            let mut connection = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
-            connection.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-            let mut page = String::new();
-            connection.read_to_string(&mut page).ok()?;
-            page.contains("Welcome to nginx").then_some(page)
-        });
-        assert!(page.starts_with("HTTP/1.1 200"), "{transport}: {page}");
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }
