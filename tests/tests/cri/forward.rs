@@ -179,13 +179,15 @@ fn the_pod_s_end_ends_its_forwards() {
         &pod,
         container("ends", BUSYBOX, &["nc", "-ll", "-p", "9000", "-e", "cat"]),
     );
-    let forward = Forward::start(&node, "spdy", &pod.id, 9000);
-    let mut connection = eventually("an echo", 30, || {
+    // Anew for each try, as in `first_page`.
+    let (_forward, mut connection) = eventually("an echo", 90, || {
+        let forward = Forward::start(&node, "spdy", &pod.id, 9000);
         let mut connection = forward.connect()?;
+        connection.set_read_timeout(Some(PAGE)).ok()?;
         connection.write_all(b"x").ok()?;
         let mut byte = [0];
         connection.read_exact(&mut byte).ok()?;
-        Some(connection)
+        Some((forward, connection))
     });
     node.remove_pod(&pod.id);
     let mut rest = Vec::new();
