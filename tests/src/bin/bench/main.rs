@@ -73,10 +73,11 @@ fn main() {
     throughput::pulls(&targets, &large, &mut figures);
     memory::measure(&mut targets, options.runs, &mut figures);
     let table = report::table(&figures, &machine::describe(&load), options.runs);
+    // Before the ending, whose failure must not take the figures along.
+    report::write(&options.document, &table);
+    println!("{table}");
     // The peer lives in criquet's network namespace: it goes first.
     while let Some(target) = targets.pop() {
         target.finish();
     }
-    report::write(&options.document, &table);
-    println!("{table}");
 }

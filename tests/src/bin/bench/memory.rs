@@ -47,7 +47,7 @@ pub(crate) fn measure(targets: &mut [Target], runs: usize, figures: &mut Figures
         let all = Kilobytes::of(target);
         figures.add(Row::ShimPss100, who, all.shims / all.shim_count);
         for pod in pods {
-            target.remove(&pod.pod);
+            target.give_up(&pod.pod);
         }
     }
 }

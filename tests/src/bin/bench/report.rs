@@ -71,7 +71,7 @@ const LINES: [Line; 18] = [
 
 /// The Markdown table with its caption.
 pub(crate) fn table(figures: &Figures, machine: &str, runs: usize) -> String {
-    let mut text = format!("{machine}\nMedians of {runs}, in turns.\n\n");
+    let mut text = format!("{machine}\nMedians, in turns; a call was measured {runs} times.\n\n");
     let peer = figures.median(Row::Up, Who::Containerd).is_some();
     text.push_str("| | criquet | criquet running the CNI plugins | budget |");
     text.push_str(if peer {

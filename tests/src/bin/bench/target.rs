@@ -221,6 +221,20 @@ impl Target {
         [stopped, ms(start) - stopped]
     }
 
+    /// Removes a pod that nothing more is measured on. What a peer cannot remove goes with it in the end.
+    pub(crate) fn give_up(&self, pod: &str) {
+        if self.who == Who::Containerd {
+            let request = cri::RemovePodSandboxRequest {
+                pod_sandbox_id: pod.into(),
+            };
+            if let Err(status) = self.cri().remove_pod_sandbox(request) {
+                eprintln!("bench: containerd, RemovePodSandbox: {}", status.message());
+            }
+        } else {
+            self.remove(pod);
+        }
+    }
+
     /// Ends the daemon; criquet's node looks for leaks.
     pub(crate) fn finish(self) {
         if let Daemon::Criquet(node) = &self.daemon {
