@@ -1,0 +1,93 @@
+//! What the kubelet makes of criquet's answers about the node, images and figures.
+
+use serde_json::Value;
+
+use crate::kube::{NODE, POD_S, SLEEP, Space, kubectl};
+
+fn summary() -> Value {
+    let path = format!("/api/v1/nodes/{NODE}/proxy/stats/summary");
+    serde_json::from_str(&kubectl(&["get", "--raw", &path]).ok()).expect("the summary's JSON")
+}
+
+#[test]
+fn the_node_is_ready_and_names_criquet() {
+    let text = kubectl(&["get", "node", NODE, "-o", "json"]).ok();
+    let node: Value = serde_json::from_str(&text).expect("JSON");
+    let conditions = node["status"]["conditions"].as_array().expect("conditions");
+    for condition in conditions {
+        let wanted = if condition["type"] == "Ready" {
+            "True"
+        } else {
+            "False"
+        };
+        assert_eq!(condition["status"], wanted, "{condition}");
+    }
+    let runtime = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str();
+    assert!(
+        runtime.is_some_and(|version| version.starts_with("criquet://")),
+        "{runtime:?}"
+    );
+    // hostUsers: false is scheduled only to nodes that say so.
+    let handlers = node["status"]["runtimeHandlers"]
+        .as_array()
+        .expect("runtimeHandlers");
+    assert!(
+        handlers
+            .iter()
+            .any(|handler| handler["features"]["userNamespaces"] == true),
+        "{handlers:?}"
+    );
+}
+
+/// kubelet evicts pods and collects images by this figure.
+#[test]
+fn the_image_file_system_has_a_size_for_eviction() {
+    let space = Space::new("imagefs");
+    space.shell("one", SLEEP);
+    let runtime = &summary()["node"]["runtime"]["imageFs"];
+    for figure in ["usedBytes", "availableBytes", "capacityBytes", "inodesFree"] {
+        assert!(
+            runtime[figure].as_u64().is_some_and(|n| n > 0),
+            "{figure}: {runtime}"
+        );
+    }
+    let node = kubectl(&["get", "node", NODE, "-o", "json"]).ok();
+    let node: Value = serde_json::from_str(&node).expect("JSON");
+    let images = node["status"]["images"].as_array().expect("images");
+    assert!(
+        images
+            .iter()
+            .any(|image| image["names"].to_string().contains("busybox:1.37.0-2")),
+        "{images:?}"
+    );
+}
+
+#[test]
+fn figures_of_pods_reach_the_summary_and_cadvisors_metrics() {
+    let space = Space::new("figures");
+    space.shell("busy", "while :; do i=$((i+1)); done");
+    let pod = space.until("the pod's processor time", POD_S, || {
+        let all = summary();
+        let pods = all["pods"].as_array()?.clone();
+        pods.into_iter().find(|pod| {
+            pod["podRef"]["namespace"] == space.name.as_str()
+                && pod["cpu"]["usageNanoCores"].as_u64().is_some_and(|n| n > 0)
+                && pod["containers"][0]["memory"]["workingSetBytes"]
+                    .as_u64()
+                    .is_some_and(|n| n > 0)
+        })
+    });
+    assert!(pod["network"]["rxBytes"].as_u64().is_some(), "{pod}");
+    let container = &pod["containers"][0];
+    assert!(container["rootfs"]["usedBytes"].as_u64().is_some(), "{container}");
+    let path = format!("/api/v1/nodes/{NODE}/proxy/metrics/cadvisor");
+    let metrics = kubectl(&["get", "--raw", &path]).ok();
+    let wanted = format!("namespace=\"{}\"", space.name);
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line.starts_with("container_cpu_usage_seconds_total") && line.contains(&wanted)),
+        "no figure of {} in cAdvisor's metrics",
+        space.name
+    );
+}
