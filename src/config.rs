@@ -1,5 +1,6 @@
 //! The configuration: one TOML file and its drop-ins. Every key has a default; an unknown key is an error.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,8 @@ pub struct Runtime {
     pub handlers: Vec<String>,
     /// Root of relative Localhost seccomp profiles.
     pub seccomp_dir: PathBuf,
+    /// Sysctls of every pod that has the namespace they belong to; a pod's own win.
+    pub default_sysctls: BTreeMap<String, String>,
 }
 
 /// `[image]`.
@@ -161,6 +164,14 @@ impl Default for Runtime {
             cgroup_parent: String::new(),
             handlers: Vec::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            // As containerd's enable_unprivileged_ports and _icmp: inside a pod's own network both harm nobody.
+            default_sysctls: [
+                ("net.ipv4.ip_unprivileged_port_start", "0"),
+                ("net.ipv4.ping_group_range", "0 2147483647"),
+            ]
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
         }
     }
 }
@@ -254,6 +265,14 @@ impl Config {
                 .cgroup_driver
                 .check(parent)
                 .map_err(|problem| format!("runtime.cgroup_parent: {problem}"))?;
+        }
+        for (name, value) in &self.runtime.default_sysctls {
+            crate::sysctl::owner(name).map_err(|problem| format!("runtime.default_sysctls: {problem}"))?;
+            if value.contains(['\n', '\0']) {
+                return Err(format!(
+                    "runtime.default_sysctls: the value of {name} has more than one line"
+                ));
+            }
         }
         if !(1..=64).contains(&self.image.downloads) {
             return Err(format!("image.downloads = {}: use 1 to 64", self.image.downloads));
@@ -366,6 +385,10 @@ mod tests {
             ),
             ("[runtime]\ncgroup_parent = \"a--b.slice\"", "between two parts"),
             ("[image]\ndownloads = 0", "use 1 to 64"),
+            (
+                "[runtime.default_sysctls]\n\"vm.swappiness\" = \"0\"",
+                "no namespace of a pod",
+            ),
             (
                 "[network.builtin]\nbridge = \"a-name-that-is-far-too-long\"",
                 "1 to 15",

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 mod grpc;
+mod notify;
 pub mod serve;
 
 pub mod cri;
@@ -28,4 +29,5 @@ pub mod id;
 pub mod joined;
 pub mod limits;
 pub mod store;
+pub mod sysctl;
 pub mod telemetry;

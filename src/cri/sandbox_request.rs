@@ -12,6 +12,7 @@ use crate::limits;
 use crate::sandbox::config::{
     Dns, IdMap, Ipc, Namespaces, Network, Pid, Port, Protocol, SandboxConfig, UserMaps,
 };
+use crate::sysctl::{self, Owner};
 use crate::systemd::slice;
 
 /// Validates the whole request.
@@ -279,36 +280,24 @@ fn sysctls<'a>(
 ) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for (key, value) in entries {
-        let shaped = key.len() <= 256
-            && key.split('.').all(|part| {
-                !part.is_empty()
-                    && part
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-            });
-        if !shaped {
-            return Err(Fault::invalid(format!(
-                "sysctl {key:?} is not a name like \"net.core.somaxconn\""
-            )));
-        }
-        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."]
-            .iter()
-            .any(|p| key.starts_with(p))
-            || key == "kernel.sem";
-        if !ipc && !key.starts_with("net.") {
-            return Err(Fault::invalid(format!(
-                "sysctl {key:?} belongs to no namespace of a pod"
-            )));
-        }
-        if ipc && namespaces.ipc == Ipc::Node {
-            return Err(Fault::invalid(format!(
-                "sysctl {key:?} would change the host: the pod has its ipc namespace"
-            )));
-        }
-        if !ipc && namespaces.network == Network::Node {
-            return Err(Fault::invalid(format!(
-                "sysctl {key:?} would change the host: the pod has its network"
-            )));
+        match (sysctl::owner(key).map_err(Fault::invalid)?, namespaces) {
+            (Owner::Ipc, Namespaces { ipc: Ipc::Node, .. }) => {
+                return Err(Fault::invalid(format!(
+                    "sysctl {key:?} would change the host: the pod has its ipc namespace"
+                )));
+            }
+            (
+                Owner::Network,
+                Namespaces {
+                    network: Network::Node,
+                    ..
+                },
+            ) => {
+                return Err(Fault::invalid(format!(
+                    "sysctl {key:?} would change the host: the pod has its network"
+                )));
+            }
+            _ => {}
         }
         field::line("sysctl value", value, limits::PATH_BYTES_MAX)?;
         out.insert(key.clone(), value.clone());

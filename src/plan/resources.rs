@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use super::cgroup::{self, Place};
 use super::host::HostFacts;
 use super::scope;
@@ -124,6 +126,8 @@ pub fn apply(writes: &[Write]) -> Result<()> {
                 let kind = match error.kind() {
                     std::io::ErrorKind::InvalidInput => Kind::Invalid,
                     std::io::ErrorKind::ResourceBusy => Kind::FailedPrecondition,
+                    // A processor or memory node that this host does not have.
+                    _ if error.raw_os_error() == Some(Errno::RANGE.raw_os_error()) => Kind::Invalid,
                     _ => Kind::Internal,
                 };
                 return Err(error)

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::container::config::{GroupsPolicy, Resources, SeccompProfile, SelinuxLabel};
+use crate::sysctl::{self, Owner};
 
 /// A validated pod sandbox request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub struct SandboxConfig {
     pub namespaces: Namespaces,
     /// Id maps of the pod's user namespace; `None`: the host's.
     pub user: Option<UserMaps>,
-    /// Allowed names only, see `cri::sandbox_request`.
+    /// Of the pod's own namespaces only, see [`sysctl::owner`].
     pub sysctls: BTreeMap<String, String>,
     /// The pod may hold privileged containers.
     pub privileged: bool,
@@ -62,6 +63,21 @@ impl SandboxConfig {
     #[must_use]
     pub fn host_network(&self) -> bool {
         self.namespaces.network == Network::Node
+    }
+
+    /// Adds the administrator's sysctls of the namespaces that the pod has; its own stay.
+    pub fn add_default_sysctls(&mut self, defaults: &BTreeMap<String, String>) {
+        for (name, value) in defaults {
+            let own = match sysctl::owner(name) {
+                Ok(Owner::Ipc) => self.namespaces.ipc == Ipc::Pod,
+                Ok(Owner::Network) => self.namespaces.network == Network::Pod,
+                // Refused when the configuration was read.
+                Err(_) => false,
+            };
+            if own {
+                self.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
     }
 }
 

@@ -22,7 +22,8 @@ impl Runtime {
     ///
     /// # Errors
     /// The configuration asks for what this host cannot give, or a step failed; then nothing is left.
-    pub async fn run_sandbox(self: &Arc<Self>, config: SandboxConfig) -> Result<String> {
+    pub async fn run_sandbox(self: &Arc<Self>, mut config: SandboxConfig) -> Result<String> {
+        config.add_default_sysctls(&self.config.runtime.default_sysctls);
         let handler = &config.runtime_handler;
         if !handler.is_empty() && !self.config.runtime.handlers.contains(handler) {
             return Err(Fault::invalid(format!(

@@ -191,6 +191,31 @@ fn a_pod_on_the_hosts_network_sees_the_hosts_links() {
 }
 
 /// A plugin that is not there: its own words, and a pod that stays known until its network could be taken back.
+/// As with containerd: a server need not be root for port 80, nor have a capability for `ping`.
+#[test]
+fn low_ports_and_ping_need_no_privilege_unless_the_pod_says_so() {
+    let node = node(BUILTIN);
+    let read = |id: &str, name: &str| {
+        node.exec(id, &["cat", &format!("/proc/sys/net/ipv4/{name}")])
+            .ok()
+    };
+    let id = node.launch(
+        &node.pod(pod("plain")),
+        container("plain", BUSYBOX, &["sleep", "1000"]),
+    );
+    assert_eq!(read(&id, "ip_unprivileged_port_start"), "0\n");
+    assert_eq!(read(&id, "ping_group_range"), "0\t2147483647\n");
+
+    let mut config = pod("own");
+    let own = ("net.ipv4.ip_unprivileged_port_start", "1024");
+    config.linux.as_mut().unwrap().sysctls = [(own.0.to_owned(), own.1.to_owned())].into();
+    let id = node.launch(&node.pod(config), container("own", BUSYBOX, &["sleep", "1000"]));
+    assert_eq!(read(&id, "ip_unprivileged_port_start"), "1024\n");
+    assert_eq!(read(&id, "ping_group_range"), "0\t2147483647\n");
+    node.remove_pods();
+    node.assert_clean();
+}
+
 #[test]
 fn a_failing_plugin_gives_its_own_words_and_leaves_nothing() {
     let tools = criquet_tests::workspace().join(".work/bin/tools");
