@@ -1,10 +1,17 @@
 //! A kubelet and a daemon that come and go, while pods do not notice.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use criquet_tests::{Output, workspace};
+use serde_json::{Value, json};
 
-use crate::kube::{BUSYBOX, POD_S, QUIET, Space, hack_cluster, shell};
+use crate::kube::{BUSYBOX, POD_S, QUIET, Space, cluster, folder, hack_cluster, shell};
+
+/// An image that no other test of the cluster uses.
+const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.28.0-2";
+/// Namespaces of earlier tests are still going when a test looks for what is left.
+const LEFT_S: u64 = 120;
 
 /// A container that counts aloud, five times a second.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done";
@@ -45,6 +52,98 @@ fn counted_without_a_gap(space: &Space) {
             assert_eq!(line, number.to_string(), "a gap in the log of {name}");
         }
     }
+}
+
+/// What is left on the node of pods that are gone.
+fn nothing_is_left(space: &Space) {
+    let mut left = String::new();
+    let end = Instant::now() + Duration::from_secs(LEFT_S);
+    while Instant::now() < end {
+        left = hack_cluster(&["left"]);
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    panic!("left after the pods of {}:\n{left}", space.name);
+}
+
+#[test]
+fn a_node_that_reboots_brings_its_pods_back_and_leaves_nothing() {
+    let _alone = QUIET.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let space = Space::alone("reboot");
+    pods(&space);
+    let before = running(&space);
+    hack_cluster(&["reboot"]);
+    let after = space.until("every container runs again", POD_S, || {
+        let pods = space.list("pods", "count");
+        let now: Option<Vec<String>> = pods.iter().map(restarted_once).collect();
+        now.filter(|now| now.len() == before.len())
+    });
+    assert!(
+        after.iter().all(|id| !before.contains(id)),
+        "{before:?} {after:?}"
+    );
+    let name = space.list("pods", "count")[0]["metadata"]["name"].clone();
+    assert_eq!(
+        space.exec(name.as_str().expect("a name"), &["echo", "hello"]),
+        "hello\n"
+    );
+    space.delete("deployment/count");
+    space.until("all are gone", POD_S, || {
+        space.list("pods", "count").is_empty().then_some(())
+    });
+    nothing_is_left(&space);
+}
+
+/// The id of a pod's container, once it has been started again and is ready.
+fn restarted_once(pod: &Value) -> Option<String> {
+    let status = &pod["status"]["containerStatuses"][0];
+    (status["restartCount"] == 1 && status["ready"] == true)
+        .then(|| status["containerID"].as_str().unwrap_or_default().to_string())
+}
+
+#[test]
+fn images_that_nothing_uses_are_collected_when_the_disk_is_full() {
+    let _alone = QUIET.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let space = Space::alone("image-gc");
+    space.pod("guest", json!({"containers": [{"name": "main", "image": NGINX}]}));
+    space.shell("stays", "exec sleep 100000");
+    space.delete("pod/guest");
+    assert!(images().contains("/nginx"), "{}", images());
+    // The kubelet takes the disk for full, looks at it when it starts, and finds these images to be old.
+    let config = folder().join("kubelet.yaml");
+    let as_it_was = std::fs::read_to_string(&config).expect("read the kubelet's configuration");
+    let full = as_it_was
+        .replace(
+            "imageGCHighThresholdPercent: 99",
+            "imageGCHighThresholdPercent: 2\nimageMinimumGCAge: 1s",
+        )
+        .replace("imageGCLowThresholdPercent: 98", "imageGCLowThresholdPercent: 1");
+    assert_ne!(full, as_it_was);
+    std::fs::write(&config, full).expect("write the kubelet's configuration");
+    hack_cluster(&["restart", "kubelet"]);
+    space.until("the image is collected", POD_S, || {
+        (!images().contains("/nginx")).then_some(())
+    });
+    assert!(
+        images().contains("/busybox"),
+        "an image in use was collected: {}",
+        images()
+    );
+    std::fs::write(&config, as_it_was).expect("write the kubelet's configuration");
+    hack_cluster(&["restart", "kubelet"]);
+    space.shell("after", "exec sleep 100000");
+}
+
+/// What criquet has.
+fn images() -> String {
+    let socket = format!("unix:///run/{}/criquet.sock", cluster());
+    let crictl = workspace().join(".work/bin/tools/crictl");
+    let out = Command::new(crictl)
+        .args(["-r", &socket, "-i", &socket, "images"])
+        .output();
+    Output::of(out.expect("run crictl")).ok()
 }
 
 #[test]

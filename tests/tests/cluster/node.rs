@@ -91,3 +91,25 @@ fn figures_of_pods_reach_the_summary_and_cadvisors_metrics() {
         space.name
     );
 }
+
+/// The kubelet of hack/cluster has EventedPLEG on: it listens to GetContainerEvents.
+#[test]
+fn the_kubelet_is_driven_by_events() {
+    let path = format!("/api/v1/nodes/{NODE}/proxy/metrics");
+    let metrics = kubectl(&["get", "--raw", &path]).ok();
+    let count = |name: &str| {
+        metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("kubelet_evented_pleg_{name} ")))
+            .and_then(|text| text.parse::<f64>().ok())
+    };
+    assert!(
+        count("connection_success_count").is_some_and(|n| n >= 1.0),
+        "{:?}",
+        count("connection_success_count")
+    );
+    assert!(
+        count("connection_latency_seconds_count").is_some_and(|n| n >= 1.0),
+        "no event came"
+    );
+}
