@@ -3,6 +3,7 @@
 mod client;
 mod list;
 mod pod;
+mod wipe;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +37,14 @@ enum Command {
     Check {
         #[command(flatten)]
         file: ConfigFile,
+    },
+    /// End all pods and remove the state of a daemon that does not run.
+    Wipe {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// The images, too.
+        #[arg(long)]
+        images: bool,
     },
     /// Show or check the configuration.
     Config {
@@ -204,17 +213,17 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve { file } => {
             let config = file.load()?;
             crate::telemetry::start(&config.log).map_err(Fault::invalid)?;
-            // Two workers: requests wait for shims and disks, not for processors.
-            let tokio = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .thread_name("criquet")
-                .enable_all()
-                .build()
-                .or_internal(|| "starting the runtime".into())?;
+            let tokio = workers()?;
             tokio.block_on(crate::serve::serve(config))?;
             // A blocking task that hangs in the kernel must not keep the daemon from ending.
             tokio.shutdown_background();
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Wipe { file, images } => {
+            let (config, tokio) = (file.load()?, workers()?);
+            let done = tokio.block_on(wipe::wipe(config, images));
+            tokio.shutdown_background();
+            done
         }
         Command::Check { file } => crate::cli::list::check(&file.load()?),
         Command::Config {
@@ -249,6 +258,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             tokio.block_on(ask(client))
         }
     }
+}
+
+/// Two: requests wait for shims and disks, not for processors.
+fn workers() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("criquet")
+        .enable_all()
+        .build()
+        .or_internal(|| "starting the runtime".into())
 }
 
 async fn ask(command: Command) -> Result<ExitCode> {
@@ -305,6 +324,7 @@ async fn ask(command: Command) -> Result<ExitCode> {
             command: ImageCommand::Rm { daemon, image },
         } => pod::remove_image(&daemon.socket, image).await,
         Command::Serve { .. }
+        | Command::Wipe { .. }
         | Command::Check { .. }
         | Command::Config { .. }
         | Command::Version
