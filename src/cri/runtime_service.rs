@@ -122,11 +122,7 @@ impl RuntimeService for Runtimes {
     ) -> Reply<PodSandboxStatusResponse> {
         let request = request.get_ref();
         let sandbox = self.runtime.sandboxes.get(&request.pod_sandbox_id)?;
-        answer(sandbox_answer::status_response(
-            &self.runtime,
-            &sandbox,
-            request.verbose,
-        ))
+        answer(sandbox_answer::status_response(&sandbox, request.verbose))
     }
 
     async fn list_pod_sandbox(

@@ -1,11 +1,9 @@
 //! What is told of pod sandboxes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use criquet_proto::cri::{self, NamespaceMode};
 
-use super::container_answer;
 use crate::runtime::Runtime;
 use crate::sandbox::config::{IdMap, Ipc, Network, Pid, SandboxConfig};
 use crate::sandbox::record::{Phase, Sandbox};
@@ -136,21 +134,13 @@ fn namespaces(config: &SandboxConfig) -> cri::NamespaceOption {
     }
 }
 
-/// The status of a sandbox with its containers, as the evented PLEG wants it.
-pub fn status_response(
-    runtime: &Runtime,
-    sandbox: &Arc<Sandbox>,
-    verbose: bool,
-) -> cri::PodSandboxStatusResponse {
-    let containers = runtime.containers_of(&sandbox.id);
+/// The status of a sandbox, without `containers_statuses` and `timestamp`: docs/decisions/0004.
+pub fn status_response(sandbox: &Sandbox, verbose: bool) -> cri::PodSandboxStatusResponse {
     cri::PodSandboxStatusResponse {
         status: Some(status(sandbox)),
         info: if verbose { info(sandbox) } else { HashMap::new() },
-        containers_statuses: containers
-            .iter()
-            .map(|container| container_answer::status(runtime, container))
-            .collect(),
-        timestamp: crate::id::now_ns(),
+        containers_statuses: Vec::new(),
+        timestamp: 0,
     }
 }
 

@@ -122,9 +122,11 @@ pub async fn sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<c
         linux: Some(cri::LinuxPodSandboxStats {
             cpu: cpu(&figures, &sandbox.rate),
             memory: memory(&figures),
-            network: Some(cri::NetworkUsage {
+            // None, not an empty one, for a pod without an interface of its own: a kubelet with
+            // PodAndContainerStatsFromCRI (1.37) reads default_interface unseen and crashes.
+            network: default.first().map(|first| cri::NetworkUsage {
                 timestamp: at,
-                default_interface: default.first().map(interface),
+                default_interface: Some(interface(first)),
                 interfaces: others.iter().map(interface).collect(),
             }),
             process: figures.tasks.map(|tasks| cri::ProcessUsage {

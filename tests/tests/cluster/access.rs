@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::kube::{BUSYBOX, POD_S, SLEEP, Space, agnhost, folder, in_node, shell};
+use crate::kube::{BUSYBOX, POD_S, SLEEP, Space, folder, in_node, shell, web};
 
 #[test]
 fn exec_carries_input_output_and_the_exit_code() {
@@ -105,19 +105,16 @@ fn files_are_copied_both_ways() {
 #[test]
 fn port_forward_reaches_a_server_in_the_pod() {
     let space = Space::new("forward");
-    space.pod(
-        "server",
-        json!({"containers": [agnhost(&["netexec", "--http-port=8080"])]}),
-    );
+    space.pod("server", json!({"containers": [web(8080)]}));
     let mut child = space
         .command(&["port-forward", "pod/server", ":8080"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("start kubectl");
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("stdout"))
-        .read_line(&mut line)
-        .expect("read");
+    // Open until the end: kubectl writes a line a connection, and a closed pipe would end it.
+    let mut told = BufReader::new(child.stdout.take().expect("stdout"));
+    told.read_line(&mut line).expect("read");
     let port = line
         .split("127.0.0.1:")
         .nth(1)

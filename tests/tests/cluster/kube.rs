@@ -267,3 +267,10 @@ pub(crate) const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 pub(crate) fn agnhost(arguments: &[&str]) -> Value {
     json!({"name": "main", "image": AGNHOST, "args": arguments})
 }
+
+/// A container named `main` that serves HTTP, and is ready once it does.
+pub(crate) fn web(port: u16) -> Value {
+    let mut container = agnhost(&["netexec", &format!("--http-port={port}"), "--udp-port=-1"]);
+    container["readinessProbe"] = json!({"httpGet": {"path": "/", "port": port}, "periodSeconds": 1});
+    container
+}

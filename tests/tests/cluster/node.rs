@@ -1,8 +1,8 @@
 //! What the kubelet makes of criquet's answers about the node, images and figures.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::kube::{NODE, POD_S, SLEEP, Space, kubectl};
+use crate::kube::{NODE, POD_S, SLEEP, Space, kubectl, shell};
 
 fn summary() -> Value {
     let path = format!("/api/v1/nodes/{NODE}/proxy/stats/summary");
@@ -90,6 +90,24 @@ fn figures_of_pods_reach_the_summary_and_cadvisors_metrics() {
         "no figure of {} in cAdvisor's metrics",
         space.name
     );
+}
+
+/// It has no interface of its own to count: the kubelet must live with that.
+#[test]
+fn a_pod_on_the_hosts_network_has_figures_too() {
+    let space = Space::new("host-figures");
+    space.pod(
+        "outside",
+        json!({"hostNetwork": true, "containers": [shell(SLEEP)]}),
+    );
+    space.until("the pod's memory", POD_S, || {
+        let all = summary();
+        let pods = all["pods"].as_array()?;
+        let pod = pods
+            .iter()
+            .find(|pod| pod["podRef"]["namespace"] == space.name.as_str())?;
+        (pod["memory"]["workingSetBytes"].as_u64()? > 0).then_some(())
+    });
 }
 
 /// The kubelet of hack/cluster has EventedPLEG on: it listens to GetContainerEvents.

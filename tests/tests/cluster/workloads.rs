@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::kube::{AGNHOST, AGNHOST_OLD, POD_S, SLEEP, Space, agnhost, folder, shell};
+use crate::kube::{AGNHOST, AGNHOST_OLD, POD_S, SLEEP, Space, folder, shell, web};
 
 fn deployment(name: &str, replicas: u32) -> Value {
-    let mut container = agnhost(&["netexec", "--http-port=8080"]);
-    container["readinessProbe"] = json!({"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name},
@@ -17,7 +15,7 @@ fn deployment(name: &str, replicas: u32) -> Value {
             "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [web(8080)]},
             },
         },
     })
@@ -48,10 +46,10 @@ fn a_deployment_serves_updates_scales_and_goes() {
             "exec",
             "client",
             "--",
+            "timeout",
+            "2",
             "wget",
             "-qO-",
-            "-T",
-            "2",
             "http://web/hostname",
         ]);
         if out.code == 0 {

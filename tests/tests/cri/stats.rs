@@ -429,10 +429,7 @@ fn a_pod_without_a_cgroup_of_its_own_is_the_sum_of_its_containers() {
         cpu(&linux.cpu),
         linux.containers.iter().map(|one| cpu(&one.cpu)).sum::<u64>()
     );
-    let network = linux.network.unwrap();
-    assert!(
-        network.default_interface.is_none() && network.interfaces.is_empty(),
-        "the host's are not the pod's"
-    );
+    // The host's are not the pod's. And none is told by leaving all of it out: an empty one crashes a kubelet.
+    assert!(linux.network.is_none(), "{:?}", linux.network);
     assert!(host::links().contains("uplink"), "and the host has some");
 }
