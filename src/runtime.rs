@@ -186,6 +186,10 @@ impl Runtime {
             _lock: lock,
             config,
         });
+        // After it was looked at. A shim's connection and a session are descriptors; containers keep what there was.
+        if let Err(error) = criquet_sys::process::raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
         crate::plan::seccomp::warm_up(&runtime.host)?;
         runtime.recover(&records).await?;
         Ok(runtime)

@@ -59,6 +59,8 @@ pub struct HostFacts {
     pub capabilities: u64,
     /// The lowest `oom_score_adj` that can be given: without CAP_SYS_RESOURCE the daemon's own.
     pub oom_score_adj_min: i32,
+    /// The limits of open files that the daemon was started with, soft and hard: those of containers.
+    pub open_files: (u64, u64),
     /// Kernel version, major and minor.
     pub kernel: (u32, u32),
 }
@@ -89,6 +91,7 @@ impl HostFacts {
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             capabilities,
             oom_score_adj_min,
+            open_files: criquet_sys::process::open_files(),
             kernel: kernel(&read("/proc/sys/kernel/osrelease")?),
         })
     }
@@ -218,6 +221,7 @@ pub(crate) mod tests {
             selinux: false,
             capabilities: (1 << 41) - 1,
             oom_score_adj_min: -1000,
+            open_files: (1024, 524_288),
             kernel: (6, 8),
         }
     }

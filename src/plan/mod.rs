@@ -253,7 +253,11 @@ fn process(inputs: &Inputs<'_>) -> Result<shim::Process> {
         seccomp: seccomp::filter(security, sets.bounding, host, inputs.seccomp_dir)?.to_vec(),
         apparmor_profile: labels::apparmor(security, host)?,
         selinux_label: labels::selinux(security, &sandbox.selinux, host),
-        rlimits: Vec::new(),
+        rlimits: vec![shim::Rlimit {
+            resource: criquet_sys::process::OPEN_FILES,
+            soft: host.open_files.0,
+            hard: host.open_files.1,
+        }],
         has_oom_score_adj: oom_score_adj.is_some(),
         // Without CAP_SYS_RESOURCE it cannot go below the daemon's own.
         oom_score_adj: oom_score_adj.unwrap_or_default().max(host.oom_score_adj_min),

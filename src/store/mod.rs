@@ -70,20 +70,21 @@ pub struct Store {
 pub type Rows<T> = Vec<(String, T)>;
 
 impl Store {
-    /// Opens or makes the database at `path`. One that cannot be read is put aside under another name, with a
-    /// warning: the shims' own records and the kernel still say what runs, and nothing must stop a start.
+    /// Opens or makes the database at `path`. A damaged one is put aside under another name, with a warning: the
+    /// shims' own records and the kernel still say what runs, and a start must not need hands.
     ///
     /// # Errors
-    /// The file cannot be made, or its thread not started.
+    /// The disk refuses: it is full, read-only, or fails. The records are whole, and wait for a disk that works.
     pub fn open(path: &Path) -> Result<(Self, Records), Error> {
         let database = match open_database(path) {
             Ok(database) => database,
+            Err(error) if !is_damage(&error) => return Err(opening(path, error)),
             Err(error) => {
                 let aside = path.with_extension(format!("damaged-{}", crate::id::now_ns()));
                 tracing::warn!(%error, aside = %aside.display(), "the record store is damaged; it is put aside");
                 std::fs::rename(path, &aside)
                     .map_err(|error| Error::new(format!("putting {} aside", path.display()), error))?;
-                open_database(path)?
+                open_database(path).map_err(|error| opening(path, error))?
             }
         };
         let database = std::sync::Arc::new(database);
@@ -169,23 +170,29 @@ impl Records {
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, Error> {
-    let doing = || format!("opening {}", path.display());
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)
-        .map_err(|error| Error::new(doing(), error))?;
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
     // A first commit proves that the file can be written, and makes the tables.
-    let write = database
-        .begin_write()
-        .map_err(|error| Error::new(doing(), error))?;
+    let write = database.begin_write()?;
     for table in [Table::Sandboxes, Table::Containers] {
-        write
-            .open_table(table.definition())
-            .map_err(|error| Error::new(doing(), error))?;
+        write.open_table(table.definition())?;
     }
-    write.commit().map_err(|error| Error::new(doing(), error))?;
+    write.commit()?;
     Ok(database)
+}
+
+fn opening(path: &Path, error: redb::Error) -> Error {
+    Error::new(format!("opening {}", path.display()), error)
+}
+
+/// Whether the file's content is at fault, and not the disk, or another process that has it open.
+fn is_damage(error: &redb::Error) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        redb::Error::Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => false,
+        _ => true,
+    }
 }
 
 fn write_loop(database: &Database, queue: &mpsc::Receiver<Write>) {
@@ -265,6 +272,23 @@ mod tests {
         let (store, _records) = Store::open(&path).unwrap();
         store.put(Table::Sandboxes, "a", &1u32).await.unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    /// ENOSPC and the like once made an empty store, and the pods of the full one were ended.
+    #[tokio::test]
+    async fn a_file_that_the_disk_refuses_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        std::fs::create_dir(&path).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.contains("opening"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        for kind in [
+            std::io::ErrorKind::StorageFull,
+            std::io::ErrorKind::ReadOnlyFilesystem,
+        ] {
+            assert!(!is_damage(&redb::Error::Io(kind.into())), "{kind}");
+        }
     }
 
     #[tokio::test]

@@ -374,6 +374,30 @@ pub fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     }
 }
 
+/// The resource number of the limit of open files, as [`set_limit`] takes it.
+pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE;
+
+/// How many files this process may have open, soft and hard; `u64::MAX`: no limit.
+#[must_use]
+pub fn open_files() -> (u64, u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    (
+        limit.current.unwrap_or(u64::MAX),
+        limit.maximum.unwrap_or(u64::MAX),
+    )
+}
+
+/// Raises this process's soft limit of open files to the hard one.
+///
+/// # Errors
+/// The hard limit is above the kernel's own (`fs.nr_open`).
+pub fn raise_open_files() -> Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)
+        .map_err(|error| Error::new("setrlimit", "open files", error))
+}
+
 /// Sets how soon the kernel ends a process when memory is short. Where lowering is refused (no
 /// CAP_SYS_RESOURCE) the lowest allowed value is what it has, and it stays. Returns whether it was set.
 ///

@@ -2,6 +2,42 @@
 
 use criquet_tests::{BUSYBOX, Node, container, cri, eventually, pod};
 
+/// Descriptors that the tests' own process may have: fewer than its hard limit, as systemd's units.
+const SOFT_OPEN_FILES: u64 = 4000;
+
+/// A connection to a shim is a descriptor: the daemon takes all that it may have, and gives containers what it had.
+#[test]
+fn the_daemon_raises_its_limit_of_open_files_and_no_containers() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(SOFT_OPEN_FILES);
+    setrlimit(Resource::Nofile, limit.clone()).unwrap();
+    let node = Node::start();
+    let pod = node.pod(pod("files"));
+    let id = node.launch(&pod, container("files", BUSYBOX, &["sleep", "1000"]));
+    let hard = limit.maximum.unwrap();
+    assert!(hard > SOFT_OPEN_FILES, "this machine's hard limit is {hard}");
+    let both = |text: &str| -> Vec<u64> {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap();
+        line.split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect()
+    };
+    let daemon = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    assert_eq!(both(&daemon), [hard, hard]);
+    assert_eq!(
+        both(&node.exec(&id, &["cat", "/proc/1/limits"]).ok()),
+        [SOFT_OPEN_FILES, hard]
+    );
+    assert_eq!(
+        both(&node.exec(&id, &["cat", "/proc/self/limits"]).ok()),
+        [SOFT_OPEN_FILES, hard]
+    );
+}
+
 #[test]
 fn a_container_runs_logs_execs_stops_and_goes() {
     let node = Node::start();
