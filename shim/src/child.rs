@@ -155,6 +155,7 @@ pub fn create(plan: &Plan, fds: &[OwnedFd], stdio: Stdio) -> Result<Child, Failu
     let (control, theirs) = socket::pair()?;
     // A pid namespace that belongs to a user namespace is made from inside of that one.
     let new_pid = spaces.pid.is_new() && spaces.user.is_none();
+    limit_self(program)?;
     let how = Fork {
         namespaces: if new_pid { &[namespace::Kind::Pid] } else { &[] },
         cgroup: place.birth(),
@@ -197,6 +198,7 @@ pub fn exec(
     stdio.give_to(uid, gid)?;
     let place = Place::of(plan.cgroup.as_ref())?;
     let (control, theirs) = socket::pair()?;
+    limit_self(program)?;
     let how = Fork {
         cgroup: place.birth(),
         ..Fork::default()
@@ -268,6 +270,9 @@ impl Place {
     }
 }
 
+/// The caller, to prlimit(2).
+const SELF: i32 = 0;
+
 /// Follows the child until it is ready, and does for it what needs the host's rights.
 fn supervise(control: OwnedFd, pid: i32, pidfd: OwnedFd, program: &Process) -> Result<Child, Failure> {
     let mut child = Child {
@@ -276,7 +281,7 @@ fn supervise(control: OwnedFd, pid: i32, pidfd: OwnedFd, program: &Process) -> R
         terminal: None,
         control,
     };
-    let done = follow(&mut child).and_then(|()| limit(child.pid, program));
+    let done = follow(&mut child).and_then(|()| adjust_oom_score(child.pid, program));
     match done {
         Ok(()) => Ok(child),
         Err(failure) => {
@@ -305,12 +310,17 @@ fn follow(child: &mut Child) -> Result<(), Failure> {
     }
 }
 
-/// Limits are set from here: in a user namespace the child has no right to raise them, and low ones would be in its
-/// own way.
-fn limit(pid: i32, program: &Process) -> Result<(), Failure> {
+/// The shim takes the limits of what it forks: the child inherits them. The child itself may have no right to set them
+/// in its user namespace, and the shim none to set another user's without CAP_SYS_RESOURCE (prlimit(2)).
+fn limit_self(program: &Process) -> Result<(), Failure> {
     for limit in &program.rlimits {
-        process::set_limit(pid, limit.resource, limit.soft, limit.hard)?;
+        process::set_limit(SELF, limit.resource, limit.soft, limit.hard)?;
     }
+    Ok(())
+}
+
+/// In a user namespace the child has no right to lower it.
+fn adjust_oom_score(pid: i32, program: &Process) -> Result<(), Failure> {
     if program.has_oom_score_adj && !process::set_oom_score(pid, program.oom_score_adj)? {
         complain(&format!(
             "oom_score_adj {} is not allowed on this host and stays as it is",

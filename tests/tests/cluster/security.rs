@@ -84,7 +84,7 @@ fn sysctls_are_the_pods_own() {
             "securityContext": {"sysctls": [
                 {"name": "net.ipv4.ip_local_port_range", "value": "20000 20100"},
                 {"name": "kernel.shm_rmid_forced", "value": "1"},
-                {"name": "kernel.msgmax", "value": "10000"},
+                {"name": "net.core.somaxconn", "value": "777"},
             ]},
             "containers": [shell(SLEEP)],
         }),
@@ -92,7 +92,7 @@ fn sysctls_are_the_pods_own() {
     let read = |name: &str| space.exec("tuned", &["cat", &format!("/proc/sys/{name}")]);
     assert_eq!(read("net/ipv4/ip_local_port_range"), "20000\t20100\n");
     assert_eq!(read("kernel/shm_rmid_forced"), "1\n");
-    assert_eq!(read("kernel/msgmax"), "10000\n");
+    assert_eq!(read("net/core/somaxconn"), "777\n");
 }
 
 #[test]

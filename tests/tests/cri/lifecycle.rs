@@ -36,6 +36,15 @@ fn the_daemon_raises_its_limit_of_open_files_and_no_containers() {
         both(&node.exec(&id, &["cat", "/proc/self/limits"]).ok()),
         [SOFT_OPEN_FILES, hard]
     );
+    // Another user's limits are nobody's to set who lacks CAP_SYS_RESOURCE.
+    let mut config = container("user", BUSYBOX, &["sleep", "1000"]);
+    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.run_as_user = Some(cri::Int64Value { value: 1000 });
+    let id = node.launch(&pod, config);
+    assert_eq!(
+        both(&node.exec(&id, &["cat", "/proc/self/limits"]).ok()),
+        [SOFT_OPEN_FILES, hard]
+    );
 }
 
 #[test]
