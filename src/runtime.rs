@@ -187,7 +187,7 @@ impl Runtime {
             config,
         });
         // After it was looked at. A shim's connection and a session are descriptors; containers keep what there was.
-        if let Err(error) = criquet_sys::process::raise_open_files() {
+        if let Err(error) = criquet_sys::limit::raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
         crate::plan::seccomp::warm_up(&runtime.host)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criquet_proto::shim::{Cgroup, Plan, Process, failed::Kind};
 use criquet_sys::process::{Fork, Forked};
-use criquet_sys::{cgroup, device, errno, namespace, pidfd, pipe, process, socket};
+use criquet_sys::{cgroup, device, errno, limit, namespace, pidfd, pipe, process, socket};
 
 use crate::cgroup::UNIFIED;
 use crate::init::{self, report::Report};
@@ -313,8 +313,8 @@ fn follow(child: &mut Child) -> Result<(), Failure> {
 /// The shim takes the limits of what it forks: the child inherits them. The child itself may have no right to set them
 /// in its user namespace, and the shim none to set another user's without CAP_SYS_RESOURCE (prlimit(2)).
 fn limit_self(program: &Process) -> Result<(), Failure> {
-    for limit in &program.rlimits {
-        process::set_limit(SELF, limit.resource, limit.soft, limit.hard)?;
+    for wanted in &program.rlimits {
+        limit::set(SELF, wanted.resource, wanted.soft, wanted.hard)?;
     }
     Ok(())
 }

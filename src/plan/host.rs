@@ -91,7 +91,7 @@ impl HostFacts {
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             capabilities,
             oom_score_adj_min,
-            open_files: criquet_sys::process::open_files(),
+            open_files: criquet_sys::limit::open_files(),
             kernel: kernel(&read("/proc/sys/kernel/osrelease")?),
         })
     }

@@ -254,7 +254,7 @@ fn process(inputs: &Inputs<'_>) -> Result<shim::Process> {
         apparmor_profile: labels::apparmor(security, host)?,
         selinux_label: labels::selinux(security, &sandbox.selinux, host),
         rlimits: vec![shim::Rlimit {
-            resource: criquet_sys::process::OPEN_FILES,
+            resource: criquet_sys::limit::OPEN_FILES,
             soft: host.open_files.0,
             hard: host.open_files.1,
         }],

@@ -58,7 +58,7 @@ pub fn websocket(bytes: &[u8]) {
     });
     let mut channels = Channels::new(mode & 64 != 0, mode & 128 != 0);
     drop(channels.push(true, Bytes::copy_from_slice(bytes), mode & 32 != 0));
-    drop(Sizes::default().push(bytes));
+    Sizes::default().push(bytes);
 }
 
 /// Feeds `bytes` in pieces whose size the first byte chooses, until `take` wants no more.

@@ -24,6 +24,7 @@ pub mod fs;
 pub mod heap;
 pub mod host;
 pub mod identity;
+pub mod limit;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

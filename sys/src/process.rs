@@ -335,69 +335,6 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
 }
 
-/// Sets a resource limit of a process. A hard limit that may not be raised stays where it is, and the soft one
-/// below it: a host without CAP_SYS_RESOURCE still runs. Numbers are the kernel's (RLIMIT_*, RLIM_INFINITY).
-///
-/// # Errors
-/// EINVAL: no such resource, or soft above hard.
-pub fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let failed = || Error::last("prlimit", format!("resource {resource} to {soft}:{hard}"));
-    let wanted = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    let mut now = libc::rlimit64 {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let call = |new: *const libc::rlimit64, old: *mut libc::rlimit64| {
-        // SAFETY: both point to a structure that lives through the call, or are null.
-        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, old) == 0 }
-    };
-    if call(&raw const wanted, std::ptr::null_mut()) {
-        return Ok(());
-    }
-    if std::io::Error::last_os_error().raw_os_error() != Some(libc::EPERM)
-        || !call(std::ptr::null(), &raw mut now)
-    {
-        return Err(failed());
-    }
-    let hard = hard.min(now.rlim_max);
-    let clamped = libc::rlimit64 {
-        rlim_cur: soft.min(hard),
-        rlim_max: hard,
-    };
-    if call(&raw const clamped, std::ptr::null_mut()) {
-        Ok(())
-    } else {
-        Err(failed())
-    }
-}
-
-/// The resource number of the limit of open files, as [`set_limit`] takes it.
-pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE;
-
-/// How many files this process may have open, soft and hard; `u64::MAX`: no limit.
-#[must_use]
-pub fn open_files() -> (u64, u64) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    (
-        limit.current.unwrap_or(u64::MAX),
-        limit.maximum.unwrap_or(u64::MAX),
-    )
-}
-
-/// Raises this process's soft limit of open files to the hard one.
-///
-/// # Errors
-/// The hard limit is above the kernel's own (`fs.nr_open`).
-pub fn raise_open_files() -> Result<()> {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)
-        .map_err(|error| Error::new("setrlimit", "open files", error))
-}
-
 /// Sets how soon the kernel ends a process when memory is short. Where lowering is refused (no
 /// CAP_SYS_RESOURCE) the lowest allowed value is what it has, and it stays. Returns whether it was set.
 ///
@@ -491,12 +428,5 @@ mod tests {
     fn start_times_differ() {
         assert!(start_time(1).unwrap() < start_time(std::process::id().cast_signed()).unwrap());
         assert_eq!(start_time(i32::MAX), None);
-    }
-
-    #[test]
-    fn limits_are_clamped() {
-        let pid = std::process::id().cast_signed();
-        set_limit(pid, libc::RLIMIT_CORE, 0, u64::MAX).unwrap();
-        assert!(set_limit(pid, 99, 0, 0).unwrap_err().is(libc::EINVAL));
     }
 }

@@ -132,9 +132,7 @@ fn the_kubelet_is_driven_by_events() {
     );
 }
 
-/// One more build of many minutes on a fresh machine: by name, `hack/cluster test --ignored top`.
 #[test]
-#[ignore = "builds metrics-server"]
 fn top_shows_pods_and_the_node() {
     let space = Space::new("top");
     space.shell("busy", "while :; do i=$((i+1)); done");

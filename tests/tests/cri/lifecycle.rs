@@ -11,7 +11,7 @@ fn the_daemon_raises_its_limit_of_open_files_and_no_containers() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = Some(SOFT_OPEN_FILES);
-    setrlimit(Resource::Nofile, limit.clone()).unwrap();
+    setrlimit(Resource::Nofile, limit).unwrap();
     let node = Node::start();
     let pod = node.pod(pod("files"));
     let id = node.launch(&pod, container("files", BUSYBOX, &["sleep", "1000"]));
