@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kube::{NODE, POD_S, SLEEP, Space, hack_cluster, kubectl, shell};
+use crate::kube::{NODE, POD_S, SLEEP, Space, kubectl, shell};
 
 fn summary() -> Value {
     let path = format!("/api/v1/nodes/{NODE}/proxy/stats/summary");
@@ -129,30 +129,5 @@ fn the_kubelet_is_driven_by_events() {
     assert!(
         count("connection_latency_seconds_count").is_some_and(|n| n >= 1.0),
         "no event came"
-    );
-}
-
-#[test]
-fn top_shows_pods_and_the_node() {
-    let space = Space::new("top");
-    space.shell("busy", "while :; do i=$((i+1)); done");
-    hack_cluster(&["metrics"]);
-    let node = space.until("the node's figures", POD_S, || {
-        let out = kubectl(&["top", "node", "--no-headers"]);
-        (out.code == 0).then_some(out.stdout)
-    });
-    assert!(node.starts_with(NODE), "{node}");
-    let pod = space.until("the pod's figures", POD_S, || {
-        let out = space.kubectl(&["top", "pod", "busy", "--no-headers"]);
-        (out.code == 0).then_some(out.stdout)
-    });
-    // NAME CPU MEMORY: it does nothing but count.
-    let cpu = pod
-        .split_whitespace()
-        .nth(1)
-        .and_then(|cpu| cpu.strip_suffix('m'));
-    assert!(
-        cpu.is_some_and(|cpu| cpu.parse::<u32>().is_ok_and(|milli| milli > 100)),
-        "{pod}"
     );
 }
