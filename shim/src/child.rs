@@ -198,7 +198,6 @@ pub fn exec(
     stdio.give_to(uid, gid)?;
     let place = Place::of(plan.cgroup.as_ref())?;
     let (control, theirs) = socket::pair()?;
-    limit_self(program)?;
     let how = Fork {
         cgroup: place.birth(),
         ..Fork::default()
@@ -270,9 +269,6 @@ impl Place {
     }
 }
 
-/// The caller, to prlimit(2).
-const SELF: i32 = 0;
-
 /// Follows the child until it is ready, and does for it what needs the host's rights.
 fn supervise(control: OwnedFd, pid: i32, pidfd: OwnedFd, program: &Process) -> Result<Child, Failure> {
     let mut child = Child {
@@ -310,11 +306,11 @@ fn follow(child: &mut Child) -> Result<(), Failure> {
     }
 }
 
-/// The shim takes the limits of what it forks: the child inherits them. The child itself may have no right to set them
-/// in its user namespace, and the shim none to set another user's without CAP_SYS_RESOURCE (prlimit(2)).
+/// The shim takes the container's limits, once: all that it forks, execs too, inherits them. A child may have no right to
+/// set them in its user namespace, and the shim none to set another user's without CAP_SYS_RESOURCE (prlimit(2)).
 fn limit_self(program: &Process) -> Result<(), Failure> {
     for wanted in &program.rlimits {
-        limit::set(SELF, wanted.resource, wanted.soft, wanted.hard)?;
+        limit::set(wanted.resource, wanted.soft, wanted.hard)?;
     }
     Ok(())
 }

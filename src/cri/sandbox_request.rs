@@ -280,24 +280,15 @@ fn sysctls<'a>(
 ) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for (key, value) in entries {
-        match (sysctl::owner(key).map_err(Fault::invalid)?, namespaces) {
-            (Owner::Ipc, Namespaces { ipc: Ipc::Node, .. }) => {
-                return Err(Fault::invalid(format!(
-                    "sysctl {key:?} would change the host: the pod has its ipc namespace"
-                )));
-            }
-            (
-                Owner::Network,
-                Namespaces {
-                    network: Network::Node,
-                    ..
-                },
-            ) => {
-                return Err(Fault::invalid(format!(
-                    "sysctl {key:?} would change the host: the pod has its network"
-                )));
-            }
-            _ => {}
+        let owner = sysctl::owner(key).map_err(Fault::invalid)?;
+        if !namespaces.own(owner) {
+            let shared = match owner {
+                Owner::Ipc => "ipc namespace",
+                Owner::Network => "network",
+            };
+            return Err(Fault::invalid(format!(
+                "sysctl {key:?} would change the host: the pod has its {shared}"
+            )));
         }
         field::line("sysctl value", value, limits::PATH_BYTES_MAX)?;
         out.insert(key.clone(), value.clone());

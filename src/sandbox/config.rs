@@ -68,12 +68,8 @@ impl SandboxConfig {
     /// Adds the administrator's sysctls of the namespaces that the pod has; its own stay.
     pub fn add_default_sysctls(&mut self, defaults: &BTreeMap<String, String>) {
         for (name, value) in defaults {
-            let own = match sysctl::owner(name) {
-                Ok(Owner::Ipc) => self.namespaces.ipc == Ipc::Pod,
-                Ok(Owner::Network) => self.namespaces.network == Network::Pod,
-                // Refused when the configuration was read.
-                Err(_) => false,
-            };
+            // What is no pod's was refused when the configuration was read.
+            let own = sysctl::owner(name).is_ok_and(|owner| self.namespaces.own(owner));
             if own {
                 self.sysctls.entry(name.clone()).or_insert_with(|| value.clone());
             }
@@ -140,6 +136,17 @@ pub struct Namespaces {
     pub pid: Pid,
     /// IPC, POSIX queues, /dev/shm.
     pub ipc: Ipc,
+}
+
+impl Namespaces {
+    /// Whether a sysctl of this owner is the pod's own, and not the host's.
+    #[must_use]
+    pub fn own(self, owner: Owner) -> bool {
+        match owner {
+            Owner::Ipc => self.ipc == Ipc::Pod,
+            Owner::Network => self.network == Network::Pod,
+        }
+    }
 }
 
 /// The network namespace.

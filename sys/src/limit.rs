@@ -2,12 +2,12 @@
 
 use crate::{Error, Result};
 
-/// Sets a resource limit of a process. A hard limit that may not be raised stays where it is, and the soft one
+/// Sets a resource limit of this process and what it forks. A hard limit that may not be raised stays where it is, and the soft one
 /// below it: a host without CAP_SYS_RESOURCE still runs. Numbers are the kernel's (RLIMIT_*, RLIM_INFINITY).
 ///
 /// # Errors
 /// EINVAL: no such resource, or soft above hard.
-pub fn set(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+pub fn set(resource: u32, soft: u64, hard: u64) -> Result<()> {
     let failed = || Error::last("prlimit", format!("resource {resource} to {soft}:{hard}"));
     let wanted = libc::rlimit64 {
         rlim_cur: soft,
@@ -19,7 +19,7 @@ pub fn set(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     };
     let call = |new: *const libc::rlimit64, old: *mut libc::rlimit64| {
         // SAFETY: both point to a structure that lives through the call, or are null.
-        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, old) == 0 }
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, old) == 0 }
     };
     if call(&raw const wanted, std::ptr::null_mut()) {
         return Ok(());
@@ -71,8 +71,7 @@ mod tests {
 
     #[test]
     fn limits_are_clamped() {
-        let pid = std::process::id().cast_signed();
-        set(pid, libc::RLIMIT_CORE, 0, u64::MAX).unwrap();
-        assert!(set(pid, 99, 0, 0).unwrap_err().is(libc::EINVAL));
+        set(libc::RLIMIT_CORE, 0, u64::MAX).unwrap();
+        assert!(set(99, 0, 0).unwrap_err().is(libc::EINVAL));
     }
 }
