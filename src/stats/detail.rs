@@ -11,6 +11,8 @@ use crate::plan::host::HostFacts;
 const PAGE_SIZES_MAX: usize = 16;
 /// Devices that are told of at most.
 const DEVICES_MAX: usize = 64;
+/// One tick of the kernel's figures in files, nanoseconds: USER_HZ is 100 on every architecture that criquet runs on.
+const TICK_NS: u64 = 10_000_000;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -157,9 +159,18 @@ fn separate<'a>(with: impl Fn(&str) -> Option<&'a Path>, v2: Option<&'a Path>) -
         (None, Some(dir)) => huge(dir, ".current"),
         (None, None) => Vec::new(),
     };
+    // Not cpuacct.usage_user and cpuacct.usage_sys: the kernel samples these at its ticks, and under a quota they
+    // run ahead of cpuacct.usage. It scales those of cpuacct.stat to what was used (Linux 5.17).
+    let ticks = with("cpuacct").and_then(|dir| keyed(dir, "cpuacct.stat"));
+    let used = |name: &str| {
+        ticks
+            .as_ref()
+            .and_then(|stat| stat.get(name))
+            .map(|ticks| ticks * TICK_NS)
+    };
     Detail {
-        cpu_user_ns: get("cpuacct", "cpuacct.usage_user"),
-        cpu_system_ns: get("cpuacct", "cpuacct.usage_sys"),
+        cpu_user_ns: used("user"),
+        cpu_system_ns: used("system"),
         throttling,
         memory_peak: get("memory", "memory.max_usage_in_bytes"),
         memory_limit_hits: get("memory", "memory.failcnt"),
@@ -294,8 +305,7 @@ mod tests {
     fn reads_cgroup_v1_files() {
         let dir = folder(&[
             ("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 7\n"),
-            ("cpuacct.usage_user", "3\n"),
-            ("cpuacct.usage_sys", "2\n"),
+            ("cpuacct.stat", "user 3\nsystem 2\n"),
             ("memory.max_usage_in_bytes", "4096\n"),
             ("memory.failcnt", "6\n"),
             ("memory.kmem.usage_in_bytes", "40\n"),
@@ -319,7 +329,10 @@ mod tests {
             ("hugetlb.1GB.max_usage_in_bytes", "1\n"),
         ]);
         let got = separate(|_| Some(dir.path()), None);
-        assert_eq!((got.cpu_user_ns, got.cpu_system_ns), (Some(3), Some(2)));
+        assert_eq!(
+            (got.cpu_user_ns, got.cpu_system_ns),
+            (Some(30_000_000), Some(20_000_000))
+        );
         let throttling = Throttling {
             periods: 9,
             throttled: 4,
