@@ -256,15 +256,19 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 }
 
 fn failure(what: &str, path: &Path, error: &io::Error) -> Failure {
-    let kind = match error.kind() {
-        io::ErrorKind::NotFound => Kind::NotFound,
-        io::ErrorKind::PermissionDenied => Kind::Permission,
-        io::ErrorKind::InvalidInput => Kind::Invalid,
-        _ => Kind::Internal,
+    let (kind, hint) = match error.kind() {
+        // Not the request's to find: the kernel has a controller's files where the cgroups above hand it down.
+        io::ErrorKind::NotFound => (
+            Kind::Internal,
+            "; is its controller in cgroup.subtree_control of the cgroups above?",
+        ),
+        io::ErrorKind::PermissionDenied => (Kind::Permission, ""),
+        io::ErrorKind::InvalidInput => (Kind::Invalid, ""),
+        _ => (Kind::Internal, ""),
     };
     Failure {
         kind,
-        message: format!("{what} cgroup {}: {error}", path.display()),
+        message: format!("{what} cgroup {}: {error}{hint}", path.display()),
     }
 }
 
@@ -299,7 +303,13 @@ mod tests {
         assert!(made.remove());
         assert!(!path.exists());
         let failure = Cgroup::make(&plan(&path, vec![file(false)])).unwrap_err();
+        assert_eq!(failure.kind, Kind::Internal);
         assert!(failure.message.contains("a/b/none"), "{}", failure.message);
+        assert!(
+            failure.message.contains("cgroup.subtree_control"),
+            "{}",
+            failure.message
+        );
         assert!(!path.exists());
     }
 
