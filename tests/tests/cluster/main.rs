@@ -8,5 +8,6 @@ mod kube;
 mod lifecycle;
 mod node;
 mod security;
+mod top;
 mod volumes;
 mod workloads;
