@@ -8,7 +8,7 @@ use criquet_proto::shim::{Attach, CloseStdin, Resize, reply, request};
 use criquet_sys::pipe::{self, Pipe};
 
 use crate::client::{Client, exit_of};
-use crate::host::{Host, Running, read_to_end};
+use crate::host::{Host, Running, read_to_end, read_until};
 
 /// An attached client's ends.
 struct Attached {
@@ -54,19 +54,16 @@ fn input_and_output_reach_everybody() {
     let (one, two) = (attach(&c), attach(&c));
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     type_in(&one.stdin, b"a\n");
-    let mut first = [0; 6];
-    std::fs::File::from(two.stdout.try_clone().unwrap())
-        .read_exact(&mut first)
-        .unwrap();
-    assert_eq!(&first, b"out a\n");
+    assert_eq!(read_until(&two.stdout, "\n"), "out a\n");
     type_in(&two.stdin, b"b\n");
-    std::thread::sleep(Duration::from_millis(100));
+    // Arrived before the end of the first one's, which is the end of all.
+    assert_eq!(read_until(&two.stdout, "\n"), "out b\n");
     drop(one.stdin);
     let exit = exit_of(one.client.receive().0);
     assert_eq!(exit.code, 3);
     assert_eq!(exit_of(two.client.receive().0), exit);
     assert_eq!(read_to_end(one.stdout), "out a\nout b\n");
-    assert_eq!(read_to_end(two.stdout), "out b\n");
+    assert_eq!(read_to_end(two.stdout), "");
     assert_eq!(read_to_end(one.stderr), "err a\nerr b\n");
     assert_eq!(read_to_end(two.stderr), "err a\nerr b\n");
     assert_eq!(c.host.log().len(), 4);
@@ -115,13 +112,13 @@ fn a_lot_of_input_arrives_whole() {
 fn a_slow_reader_holds_back_and_is_given_up() {
     let c = Host::shell("yes 0123456789 | head -c 3000000").create();
     let (slow, fast) = (attach(&c), attach(&c));
-    assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     let begin = Instant::now();
+    assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     let quick = std::thread::spawn(move || read_to_end(fast.stdout).len());
     let exit = c.wait();
     assert_eq!(exit.code, 0);
-    // It was held back for the whole limit, and not longer.
-    assert!(begin.elapsed() >= Duration::from_secs(9) && begin.elapsed() < Duration::from_secs(25));
+    // It was held back for the whole limit, and not for ever.
+    assert!(begin.elapsed() >= Duration::from_secs(9));
     exit_of(slow.client.receive().0);
     exit_of(fast.client.receive().0);
     assert_eq!(quick.join().unwrap(), 3_000_000);
@@ -156,7 +153,7 @@ fn a_terminal_echoes_and_resizes() {
     let one = attach(&c);
     assert!(matches!(c.client.start(), reply::Kind::Started(_)));
     type_in(&one.stdin, b"x\n");
-    std::thread::sleep(Duration::from_millis(300));
+    let shown = read_until(&one.stdout, "24 80\r\n");
     let (done, _) = one.client.call(
         request::Kind::Resize(Resize {
             width: 100,
@@ -167,9 +164,7 @@ fn a_terminal_echoes_and_resizes() {
     assert!(matches!(done, reply::Kind::Done(_)));
     type_in(&one.stdin, b"y\n");
     assert_eq!(exit_of(one.client.receive().0).code, 0);
-    assert_eq!(
-        read_to_end(one.stdout).replace('\r', ""),
-        "x\n24 80\ny\n40 100\nx y\n"
-    );
+    let shown = shown + &read_to_end(one.stdout);
+    assert_eq!(shown.replace('\r', ""), "x\n24 80\ny\n40 100\nx y\n");
     assert!(c.host.log().iter().all(|(stream, _, _)| stream == "stdout"));
 }

@@ -14,7 +14,7 @@ use criquet_sys::{memfd, pidfd, pipe, process};
 use prost::Message;
 
 /// Nothing here takes longer on a healthy host, however busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A connection to a shim.
 pub(crate) struct Client {

@@ -102,19 +102,28 @@ impl Host {
         self.dir.path().join("state")
     }
 
-    /// The log's lines as (stream, tag, text).
+    /// The log's lines as (stream, tag, text). Parts are put together: where a program writes in blocks, a line is cut
+    /// wherever the machine had no time for the program.
     pub(crate) fn log(&self) -> Vec<(String, String, String)> {
         let text = fs::read_to_string(self.dir.path().join("log/c/0.log")).unwrap();
-        text.lines()
-            .map(|line| {
-                let mut words = line.splitn(4, ' ').skip(1).map(str::to_owned);
-                (
-                    words.next().unwrap(),
-                    words.next().unwrap(),
-                    words.next().unwrap(),
-                )
-            })
-            .collect()
+        let mut lines: Vec<(String, String, String)> = Vec::new();
+        for line in text.lines() {
+            let mut words = line.splitn(4, ' ').skip(1);
+            let (stream, tag, text) = (
+                words.next().unwrap(),
+                words.next().unwrap(),
+                words.next().unwrap(),
+            );
+            let last = lines.iter_mut().rev().find(|(of, _, _)| of == stream);
+            match last.filter(|(_, tag, _)| tag == "P") {
+                Some(part) => {
+                    part.1 = tag.into();
+                    part.2.push_str(text);
+                }
+                None => lines.push((stream.into(), tag.into(), text.into())),
+            }
+        }
+        lines
     }
 
     pub(crate) fn exit_record(&self) -> Option<Exit> {
@@ -176,7 +185,7 @@ impl Running {
 impl Drop for Host {
     fn drop(&mut self) {
         for path in &self.cgroups {
-            let until = Instant::now() + Duration::from_secs(2);
+            let until = Instant::now() + Duration::from_secs(20);
             let inner = path.join("c");
             while inner.exists() && fs::remove_dir(&inner).is_err() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
@@ -268,6 +277,18 @@ pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "it does not happen");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Reads until a stream has given `text`; gives all that came up to it.
+#[track_caller]
+pub(crate) fn read_until(fd: &OwnedFd, text: &str) -> String {
+    let mut file = fs::File::from(fd.try_clone().unwrap());
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(text.as_bytes()) {
+        std::io::Read::read_exact(&mut file, &mut byte).unwrap();
+        read.push(byte[0]);
+    }
+    String::from_utf8(read).unwrap()
 }
 
 /// All that a stream still gives.

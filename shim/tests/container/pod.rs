@@ -72,7 +72,9 @@ fn check(pod: &Pod) {
         assert!(status.contains(&format!("{name}:\t0000000000000000")), "{status}");
     }
     assert!(status.contains("NSpid:\t") && status.contains("\t1\n"));
-    assert_eq!((pod.count("fd"), pod.count("root")), (3, 0));
+    assert_eq!(pod.count("root"), 0);
+    // It lets go of its own only after it has said that it is there.
+    eventually(|| pod.count("fd") == 3);
     assert_eq!(pod.read("mountinfo").lines().count(), 1);
     assert!(
         fs::read_link(format!("/proc/{}/exe", pod.pid))
@@ -134,7 +136,8 @@ fn it_sits_in_the_pods_cgroup() {
             .is_empty()
     });
     for dir in &host.plan.cgroup.as_ref().unwrap().dirs {
-        fs::remove_dir(&dir.path).unwrap();
+        // One of another hierarchy may see the end a moment later.
+        eventually(|| fs::remove_dir(&dir.path).is_ok());
     }
 }
 

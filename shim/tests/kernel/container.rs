@@ -354,7 +354,7 @@ impl Drop for Container {
     fn drop(&mut self) {
         for path in &self.cgroups {
             // The last process may be on its way out.
-            for _ in 0..100 {
+            for _ in 0..2000 {
                 if std::fs::remove_dir(path).is_ok() {
                     break;
                 }
