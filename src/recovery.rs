@@ -252,6 +252,7 @@ impl Runtime {
         if let Err(error) = self.network.collect(&live).await {
             tracing::warn!(%error, "leftovers of pod networks could not be freed");
         }
+        tracing::debug!("what an earlier daemon left is taken away");
     }
 
     async fn take_away(self: &Arc<Self>, container: &Arc<Container>) {

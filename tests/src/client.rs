@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status};
 /// The largest message that kubelet accepts.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// No call of a test takes longer, not even a pull or a stop with its grace period.
-const CALL: Duration = Duration::from_secs(120);
+const CALL: Duration = Duration::from_secs(300);
 
 /// Both CRI services of one daemon. It finds a restarted daemon by itself.
 pub struct Cri {
@@ -82,7 +82,7 @@ impl Cri {
                 Ok(answer) => answer.map(Response::into_inner),
                 Err(_) => Err(Status::new(
                     Code::DeadlineExceeded,
-                    "the test's own limit of 120 s",
+                    "the test's own limit of 300 s",
                 )),
             }
         })

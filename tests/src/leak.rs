@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::host;
+use crate::{PATIENCE_S, host};
 
 /// How long the kernel and the daemon may take to drop what a finished call let go of.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(PATIENCE_S);
 /// Descriptors that a daemon may have more than at its start: connections that are being closed.
 const DESCRIPTOR_SLACK: usize = 6;
 
@@ -82,9 +82,14 @@ impl Baseline {
 /// What is still there after every pod was removed, a line per thing. `ids` are the pods and containers that
 /// there were. Waits a moment for things that are on their way out.
 pub fn after_pods(place: &Place, before: &Baseline, daemon: Option<u32>, ids: &[String]) -> Vec<String> {
+    settled(|| look(place, before, daemon, ids))
+}
+
+/// What `look` finds once it finds nothing, or when it was given long enough for that.
+pub(crate) fn settled(mut look: impl FnMut() -> Vec<String>) -> Vec<String> {
     let end = Instant::now() + SETTLE;
     loop {
-        let found = look(place, before, daemon, ids);
+        let found = look();
         if found.is_empty() || Instant::now() > end {
             return found;
         }

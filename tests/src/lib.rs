@@ -40,8 +40,12 @@ pub const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
 /// A tiny static program that sleeps.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.9";
 
-/// Calls `check` until it returns something, and panics with `what` after `seconds`.
+/// What must become so is waited for at least so long, in seconds: a machine may be busy with other things.
+pub const PATIENCE_S: u64 = 120;
+
+/// Calls `check` until it returns something, and panics with `what` after `seconds`, or [`PATIENCE_S`] if that is longer.
 pub fn eventually<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> T {
+    let seconds = seconds.max(PATIENCE_S);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     loop {
         if let Some(found) = check() {

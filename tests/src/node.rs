@@ -17,7 +17,7 @@ use crate::{Cri, Output, Pod, Registry, eventually, image, namespace, run, tool}
 /// The test images' registry listens here in every node's namespace.
 const REGISTRY_PORT: u16 = 5000;
 /// An exec of a test takes no longer, in seconds.
-const EXEC_S: i64 = 30;
+const EXEC_S: i64 = 120;
 /// Lines of the daemon's log that a failed test shows.
 const LOG_LINES: usize = 60;
 
@@ -41,6 +41,8 @@ pub struct Node {
     daemon: Option<Child>,
     baseline: Baseline,
     ids: Mutex<Vec<String>>,
+    /// Where in the log the daemon's own lines begin.
+    log_start: usize,
 }
 
 impl Node {
@@ -93,6 +95,7 @@ impl Node {
             daemon: None,
             baseline: Baseline::default(),
             ids,
+            log_start: 0,
         };
         node.up();
         node.baseline = Baseline::take(&node.place, node.pid());
@@ -154,7 +157,7 @@ impl Node {
                 "--config",
                 "/dev/null",
                 "--timeout",
-                "60s",
+                "120s",
                 "-r",
                 &endpoint,
                 "-i",
@@ -366,12 +369,12 @@ impl Node {
         self.assert_clean();
         let status = self.stop();
         assert!(status.success(), "the daemon ended with {status} after SIGTERM");
-        let registry = i32::try_from(self.registry.pid()).unwrap_or(-1);
-        let known = format!("process {registry} ");
-        let left: Vec<String> = leak::after_end(&self.place)
-            .into_iter()
-            .filter(|line| !line.starts_with(&known))
-            .collect();
+        let known = format!("process {} ", self.registry.pid());
+        let left = leak::settled(|| {
+            let mut found = leak::after_end(&self.place);
+            found.retain(|line| !line.starts_with(&known));
+            found
+        });
         assert!(
             left.is_empty(),
             "left behind by a daemon that ended:\n  {}",
@@ -414,7 +417,7 @@ fn configuration(place: &Place) -> String {
          [log]\nlevel = \"debug,h2=info,hyper_util=info,rustls=info,tower=info\"\n\
          [runtime]\ncgroup_driver = \"cgroupfs\"\ncgroup_parent = \"{cgroup}\"\n\
          seccomp_dir = \"{folder}/seccomp\"\n\
-         [image]\nhosts_dir = \"{folder}/certs.d\"\nstall_timeout_s = 10\n\
+         [image]\nhosts_dir = \"{folder}/certs.d\"\nstall_timeout_s = 60\n\
          [network]\nconf_dir = \"{folder}/cni\"\nbin_dirs = [\"{tools}\"]\nlease_dir = \"{folder}/leases\"\n\
          [network.builtin]\nbridge = \"{bridge}\"\nsubnet = \"{addresses}0.0/16\"\n",
         cgroup = place.cgroup,

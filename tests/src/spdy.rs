@@ -7,7 +7,7 @@ use std::time::Duration;
 use flate2::{Compress, Compression, FlushCompress};
 
 /// No answer of a living server takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(crate::PATIENCE_S);
 
 /// One streaming session, from the upgrade on. Dropping it drops the connection, without goodbye.
 pub struct SpdySession {

@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// A busy machine takes its time from a key to its echo.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(crate::PATIENCE_S);
 
 /// The master's side of a terminal, and the program that has it as its own.
 pub struct Terminal {

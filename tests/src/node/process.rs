@@ -8,12 +8,14 @@ use criquet_proto::cri;
 use rustix::process::{Pid as ProcessId, Signal, kill_process};
 
 use super::Node;
-use crate::{eventually, tool};
+use crate::{PATIENCE_S, eventually, tool};
 
 /// The daemon answers within this after its start, in seconds.
-const START_S: u64 = 20;
+const START_S: u64 = PATIENCE_S;
 /// The daemon ends within this after SIGTERM, in seconds.
-const STOP_S: u64 = 20;
+const STOP_S: u64 = PATIENCE_S;
+/// What the daemon logs when nothing of an earlier one is left to be taken away.
+const RECOVERED: &str = "what an earlier daemon left is taken away";
 
 impl Node {
     /// Starts the daemon and waits until it answers.
@@ -29,9 +31,19 @@ impl Node {
         });
     }
 
+    /// Waits until the daemon has taken away what an earlier one left half made: it serves meanwhile, and shows it.
+    #[track_caller]
+    pub fn wait_recovered(&self) {
+        eventually("the daemon has cleaned up", START_S, || {
+            let log = self.log();
+            log.get(self.log_start..)?.contains(RECOVERED).then_some(())
+        });
+    }
+
     /// Starts the daemon and does not wait.
     pub fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
+        self.log_start = self.log().len();
         let log = File::options()
             .create(true)
             .append(true)
