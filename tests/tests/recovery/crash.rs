@@ -1,7 +1,7 @@
 //! The daemon dies, or a step fails, at every named step of every operation. Afterwards what was half done is gone
 //! or complete, the same request works, and nothing is left in the end.
 
-use criquet_tests::{BUSYBOX, Node, Pod, container, cri, image, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, Pod, container, cri, eventually, image, pod};
 use tonic::Status;
 
 /// The operations that points are named after.
@@ -16,7 +16,7 @@ const OPERATIONS: [&str; 8] = [
     "pull",
 ];
 /// A daemon that was told to die has died within this, in seconds.
-const DEATH_S: u64 = 30;
+const DEATH_S: u64 = PATIENCE_S;
 
 /// What an operation is done to.
 struct Scene {
@@ -62,6 +62,7 @@ fn at_each_point(
             let status = node.wait_end(point, DEATH_S);
             assert!(!status.success(), "{point}: {status}");
             node.up();
+            node.wait_recovered();
         }
         again(&node, &mut scene);
         node.remove_pods();
@@ -138,12 +139,9 @@ fn assert_no_folder(node: &Node, point: &str) {
         state.join("containers"),
         state.join("sandboxes"),
     ] {
-        let left: Vec<_> = std::fs::read_dir(&folder)
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        assert!(left.is_empty(), "{point} leaves {left:?}");
+        eventually(&format!("{point}: {folder:?} is empty"), PATIENCE_S, || {
+            std::fs::read_dir(&folder).unwrap().next().is_none().then_some(())
+        });
     }
 }
 
@@ -191,16 +189,22 @@ fn start(node: &Node, scene: &Scene) -> Outcome {
 }
 
 fn start_again(node: &Node, scene: &mut Scene) {
-    if node.status(&scene.container_id).state() == cri::ContainerState::ContainerCreated {
-        node.start_container(&scene.container_id);
-    }
+    // One whose shim did not answer at once counts as running until it does.
+    let request = cri::ExecSyncRequest {
+        container_id: scene.container_id.clone(),
+        cmd: ["echo", "alive"].map(str::to_owned).to_vec(),
+        timeout: 60,
+    };
+    let out = eventually("the container runs", PATIENCE_S, || {
+        if node.status(&scene.container_id).state() == cri::ContainerState::ContainerCreated {
+            node.start_container(&scene.container_id);
+        }
+        node.cri().exec_sync(request.clone()).ok()
+    });
+    assert_eq!(out.stdout, b"alive\n");
     let status = node.status(&scene.container_id);
     assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
     assert!(status.started_at >= status.created_at, "{status:?}");
-    assert_eq!(
-        node.exec(&scene.container_id, &["echo", "alive"]).stdout,
-        "alive\n"
-    );
 }
 
 fn stop(node: &Node, scene: &Scene) -> Outcome {

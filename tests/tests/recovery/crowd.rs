@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use criquet_proto::cri::runtime_service_client::RuntimeServiceClient;
-use criquet_tests::{BUSYBOX, Node, container, cri, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, container, cri, eventually, pod};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 type Client = RuntimeServiceClient<Channel>;
 
 /// A request is repeated for so long, as a kubelet does.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Repeats a request until it works; `done` says of an error that it means the same.
 macro_rules! repeat {
@@ -157,19 +157,19 @@ fn thirty_pods_are_all_there_after_a_crash() {
     });
 }
 
-/// A daemon that waits at `point`, long enough for what a test does meanwhile.
-fn slow(point: &str) -> Node {
+/// A daemon that waits at `point` once, long enough for what a test does meanwhile.
+fn slow(point: &str, wait: Duration) -> Node {
     let mut node = Node::start();
     node.pull(BUSYBOX);
     node.kill();
-    node.set_variable("CRIQUET_FAULT", Some(&format!("{point}=3000")));
+    node.set_variable("CRIQUET_FAULT", Some(&format!("{point}={}", wait.as_millis())));
     node.up();
     node
 }
 
 #[test]
 fn a_repeated_request_joins_the_one_that_its_caller_gave_up() {
-    let node = slow("run.namespaces");
+    let node = slow("run.namespaces", Duration::from_secs(3));
     let request = cri::RunPodSandboxRequest {
         config: Some(config(&node, "joined")),
         ..Default::default()
@@ -202,7 +202,7 @@ fn a_repeated_request_joins_the_one_that_its_caller_gave_up() {
 
 #[test]
 fn a_container_that_is_being_made_does_not_outlive_its_pod() {
-    let node = slow("create.plan");
+    let node = slow("create.plan", Duration::from_secs(10));
     let pod = node.pod(config(&node, "gone"));
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: pod.id.clone(),
@@ -214,7 +214,7 @@ fn a_container_that_is_being_made_does_not_outlive_its_pod() {
         .cri()
         .wait(async { tokio::spawn(async move { client.create_container(request).await }) });
     let folders = node.place.state.join("containers");
-    criquet_tests::eventually("the container is being made", 30, || {
+    eventually("the container is being made", PATIENCE_S, || {
         std::fs::read_dir(&folders).unwrap().next().map(drop)
     });
     node.remove_pod(&pod.id);
@@ -226,7 +226,7 @@ fn a_container_that_is_being_made_does_not_outlive_its_pod() {
         .unwrap()
         .containers;
     assert!(containers.is_empty(), "{containers:?}");
-    criquet_tests::eventually("its folder is gone", 30, || {
+    eventually("its folder is gone", PATIENCE_S, || {
         std::fs::read_dir(&folders)
             .unwrap()
             .next()
@@ -240,7 +240,14 @@ fn a_container_that_is_being_made_does_not_outlive_its_pod() {
 fn a_shorter_grace_period_ends_a_stop_that_is_under_way() {
     let node = Node::start();
     let pod = node.pod(pod("grace"));
-    let id = node.launch(&pod, container("grace", BUSYBOX, &["sleep", "1000"]));
+    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done";
+    let id = node.launch(&pod, container("grace", BUSYBOX, &["sh", "-c", script]));
+    let said = |text: &str| {
+        eventually(text, PATIENCE_S, || {
+            node.messages(&pod, "grace.log").contains(text).then_some(())
+        });
+    };
+    said("ready");
     let mut client = node.cri().runtime();
     let request = cri::StopContainerRequest {
         container_id: id.clone(),
@@ -249,6 +256,7 @@ fn a_shorter_grace_period_ends_a_stop_that_is_under_way() {
     let long = node
         .cri()
         .wait(async { tokio::spawn(async move { client.stop_container(request).await }) });
+    said("asked");
     node.stop_container(&id, 1);
     node.cri()
         .wait(long)

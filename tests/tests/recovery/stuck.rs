@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use criquet_tests::{BUSYBOX, Node, Pod, container, cri, eventually, pod};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A list is memory alone; a slow machine may take this.
+/// A list is memory alone. One that asked a stuck shim would take longer, each time.
 const LIST_MAX: Duration = Duration::from_secs(3);
-/// How much longer a start may take with a stuck shim: it is asked for one second. One that waited for the shim would
-/// take ten.
+/// How much longer a start takes with a stuck shim, at most: it is asked for one second. One that waited for the shim
+/// would take ten, each time.
 const START_EXTRA: Duration = Duration::from_secs(6);
+/// A busy machine can make one start or one list late. It would have to make each of so many late.
+const TRIES: usize = 6;
 
 fn launch(node: &Node, name: &str) -> (Pod, String) {
     let pod = node.pod(pod(name));
@@ -27,15 +29,15 @@ fn shim(node: &Node, container: &str) -> Pid {
 }
 
 fn list(node: &Node) -> Vec<cri::Container> {
-    let start = Instant::now();
-    let request = cri::ListContainersRequest::default();
-    let containers = node.cri().list_containers(request).unwrap().containers;
-    assert!(
-        start.elapsed() < LIST_MAX,
-        "ListContainers took {:?}",
-        start.elapsed()
-    );
-    containers
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        let request = cri::ListContainersRequest::default();
+        let containers = node.cri().list_containers(request).unwrap().containers;
+        if start.elapsed() < LIST_MAX {
+            return containers;
+        }
+    }
+    panic!("ListContainers took longer than {LIST_MAX:?}, {TRIES} times");
 }
 
 /// The processes of a node that run `sleep 1000`.
@@ -63,13 +65,16 @@ fn a_stopped_shim_delays_nobody_and_comes_back() {
     let usual = timed_up(&mut node);
     let shim = shim(&node, &stuck);
     kill_process(shim, Signal::STOP).unwrap();
-    node.kill();
-    fill_backlog(&node, &stuck);
-    let slow = timed_up(&mut node);
-    assert!(
-        slow < usual + START_EXTRA,
-        "{usual:?} without and {slow:?} with a stopped shim"
-    );
+    let mut slow = Vec::new();
+    while slow.last().is_none_or(|slow| *slow >= usual + START_EXTRA) {
+        assert!(
+            slow.len() < TRIES,
+            "{usual:?} without and {slow:?} with a stopped shim"
+        );
+        node.kill();
+        fill_backlog(&node, &stuck);
+        slow.push(timed_up(&mut node));
+    }
     assert_eq!(list(&node).len(), 2);
     assert_eq!(node.exec(&free, &["echo", "alive"]).stdout, "alive\n");
     let status = node.status(&stuck);
