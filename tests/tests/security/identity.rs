@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use criquet_tests::{BUSYBOX, Node, Settings, container, cri, image, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, Settings, container, cri, image, pod};
 use serde_json::json;
 
 use crate::canary::Canary;
@@ -228,7 +228,7 @@ fn cve_2021_21334_environments_are_not_shared() {
             .collect()
     });
     for (number, id) in ids {
-        let ended = node.wait_exit(&id, 20);
+        let ended = node.wait_exit(&id, PATIENCE_S);
         assert_eq!(ended.annotations.get("own"), Some(&number.to_string()));
         let told = node.messages(&pod, &format!("c{number}.log"));
         let own: Vec<&str> = told.lines().filter(|line| line.starts_with("OWN")).collect();

@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 static void told(const char *name, long result) {
@@ -101,20 +100,21 @@ static int devices(void) {
 }
 
 // CVE-2019-5736, CVE-2016-9962: watches for processes that come into the container, and reaches for their program,
-// descriptors, root and memory. "seen" is a name that was looked up, "GOT" is an escape.
-static int grab(int seconds) {
+// descriptors, root and memory. "seen" is a name that was looked up, "GOT" is an escape. Says "enough" when it has seen some;
+// ends when it is told to, by a file.
+static int grab(void) {
     static const char *names[] = {"exe", "root", "cwd", "fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "mem"};
-    time_t end = time(NULL) + seconds;
     unsigned long newcomers = 0;
     struct stat own_root, found;
     stat("/", &own_root);
-    while (time(NULL) < end) {
+    while (access("/tmp/stop", F_OK) != 0) {
         DIR *proc = opendir("/proc");
         for (struct dirent *entry; (entry = readdir(proc));) {
             int pid = atoi(entry->d_name);
             if (pid <= 1 || pid == getpid())
                 continue;
-            newcomers++;
+            if (++newcomers == 20)
+                printf("enough\n");
             for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
                 char path[64], again[64], target[512] = "";
                 snprintf(path, sizeof path, "/proc/%d/%s", pid, names[i]);
@@ -144,7 +144,6 @@ static int grab(int seconds) {
         }
         closedir(proc);
     }
-    printf("newcomers %lu\n", newcomers);
     return 0;
 }
 
@@ -158,7 +157,7 @@ int main(int count, char **arguments) {
     if (!strcmp(command, "devices"))
         return devices();
     if (!strcmp(command, "grab"))
-        return grab(count > 2 ? atoi(arguments[2]) : 1);
+        return grab();
     if (!strcmp(command, "sti")) {
         char c = 'x';
         told("tiocsti", ioctl(0, TIOCSTI, &c));

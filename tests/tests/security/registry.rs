@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use criquet_tests::{Node, cri, eventually, host};
+use criquet_tests::{Node, PATIENCE_S, cri, eventually, host};
 use serde_json::{Value, json};
 
 use crate::canary::Canary;
@@ -328,6 +328,13 @@ fn a_silent_registry_is_given_up() {
         ..Default::default()
     };
     // With the client: its deadline ends the pull, and the daemon lets go of the connection.
+    let sockets = || {
+        host::descriptors(node.pid())
+            .iter()
+            .filter(|target| target.starts_with("socket:"))
+            .count()
+    };
+    let before = sockets();
     let error = node
         .cri()
         .pull_image_within(request, std::time::Duration::from_millis(500))
@@ -339,15 +346,8 @@ fn a_silent_registry_is_given_up() {
         ),
         "{error:?}"
     );
-    let sockets = || {
-        host::descriptors(node.pid())
-            .iter()
-            .filter(|target| target.starts_with("socket:"))
-            .count()
-    };
-    let after = sockets();
-    eventually("the connection is dropped", 20, || {
-        (sockets() <= after).then_some(())
+    eventually("the connection is dropped", PATIENCE_S, || {
+        (sockets() <= before).then_some(())
     });
     // A body that stops in the middle.
     let good = Image::of(&Layer::new().file("x", "x".repeat(1 << 20)), json!({}));

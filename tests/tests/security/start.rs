@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use criquet_tests::{BUSYBOX, Node, container, cri, eventually, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, container, cri, eventually, pod};
 use serde_json::json;
 
 use crate::canary::Canary;
@@ -197,7 +197,7 @@ fn cve_2024_21626_working_dir_fd() {
     let mut config = container("fds", BUSYBOX, &["/probe", "fds"]);
     config.mounts = vec![probe::mount(&node)];
     let id = node.launch(&pod, config);
-    node.wait_exit(&id, 20);
+    node.wait_exit(&id, PATIENCE_S);
     let told = node.messages(&pod, "fds.log");
     only_streams(&told);
     let id = sleeper(&node, &pod, "exec", |_| {});
@@ -270,7 +270,7 @@ fn cve_2024_23652_removal_follows_no_link() {
         config
     })
     .unwrap();
-    let ended = node.wait_exit(&id, 20);
+    let ended = node.wait_exit(&id, PATIENCE_S);
     assert_eq!(ended.exit_code, 0, "{}", node.messages(&pod, "removal.log"));
     node.remove_container(&id);
     node.remove_pod(&pod.id);
@@ -299,7 +299,7 @@ fn cve_2021_43784_long_lists_arrive_whole_or_not_at_all() {
         .envs
         .extend((0..3000).map(|number| env(format!("E{number}"), "value")));
     let id = node.launch(&pod, config);
-    node.wait_exit(&id, 20);
+    node.wait_exit(&id, PATIENCE_S);
     let told = node.messages(&pod, "args.log");
     let numbers: Vec<u32> = told
         .split_whitespace()
@@ -339,7 +339,7 @@ fn cve_2019_5736_the_runtime_as_interpreter() {
             &pod,
             container(name, "hostile.test/interpreter:1", &command),
         ) {
-            let ended = node.wait_exit(&id, 20);
+            let ended = node.wait_exit(&id, PATIENCE_S);
             assert_ne!(ended.exit_code, 0, "{name}");
         }
     }
@@ -355,7 +355,7 @@ fn cve_2019_5736_the_runtime_as_interpreter() {
         timeout: 5,
     };
     assert!(node.cri().exec_sync(request).is_err_and(|_| true) || node.exec(&sleeping, &["/run"]).code != 0);
-    eventually("the container answers", 10, || {
+    eventually("the container answers", PATIENCE_S, || {
         (node.exec(&sleeping, &["true"]).code == 0).then_some(())
     });
     canary.assert_unchanged();

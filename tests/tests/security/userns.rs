@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use criquet_tests::{BUSYBOX, Node, container, cri, host, pod};
+use criquet_tests::{BUSYBOX, Node, container, cri, pod};
 use serde_json::json;
 
 use crate::canary::Canary;
@@ -72,7 +72,8 @@ fn ids_are_mapped_exactly() {
         assert_eq!(words, ["0", "300000", "65536"], "{map}");
     }
     // The host's view of the processes: all of them, the exec's too.
-    let found = host::processes(|_, command| command.contains("sleep 987654"));
+    let mut found = node.place.processes();
+    found.retain(|process| process.command == "sleep 987654");
     let owner = |pid: i32| std::fs::metadata(format!("/proc/{pid}")).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(
