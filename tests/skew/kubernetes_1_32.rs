@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use criquet_tests::{BUSYBOX, Node};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, eventually};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -14,7 +14,7 @@ use tonic::Response;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// No call of the walk takes longer, not even the pull.
-const CALL: Duration = Duration::from_secs(120);
+const CALL: Duration = Duration::from_secs(300);
 
 type Status = tonic::Status;
 
@@ -100,7 +100,7 @@ fn container() -> old::ContainerConfig {
         command: [
             "sh",
             "-c",
-            "echo started as $NAME; trap 'exit 3' TERM; while :; do sleep 0.1; done",
+            "trap 'exit 3' TERM; echo started as $NAME; while :; do sleep 0.1; done",
         ]
         .map(String::from)
         .to_vec(),
@@ -198,13 +198,19 @@ fn a_pod_lives_from_its_image_to_its_removal() {
             container_id: id.clone(),
         };
         call("StartContainer", runtime.start_container(start)).await;
+        let log = node.work().join("logs/old.log");
+        eventually("its first line is logged", PATIENCE_S, || {
+            std::fs::read_to_string(&log)
+                .is_ok_and(|text| text.contains("started as gr\u{fc}n"))
+                .then_some(())
+        });
 
         let exec = old::ExecSyncRequest {
             container_id: id.clone(),
             cmd: ["sh", "-c", "echo $NAME; echo err >&2; exit 5"]
                 .map(String::from)
                 .to_vec(),
-            timeout: 30,
+            timeout: 120,
         };
         let out = call("ExecSync", runtime.exec_sync(exec)).await;
         assert_eq!(
@@ -213,8 +219,6 @@ fn a_pod_lives_from_its_image_to_its_removal() {
         );
         running(&mut runtime, &pod_id, &id, &pulled).await;
         gone(&mut runtime, &mut images, &pod_id, &id).await;
-        let log = std::fs::read_to_string(node.work().join("logs/old.log")).expect("the log");
-        assert!(log.contains("started as gr\u{fc}n"), "{log}");
     });
 }
 
@@ -309,7 +313,7 @@ async fn gone(
 ) {
     let stop = old::StopContainerRequest {
         container_id: id.into(),
-        timeout: 30,
+        timeout: 120,
     };
     call("StopContainer", runtime.stop_container(stop)).await;
     let request = old::ContainerStatusRequest {
