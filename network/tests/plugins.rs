@@ -3,9 +3,14 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use criquet_network::{Network, Options};
 use serde_json::{Value, json};
 use support::{Host, Place, address, ask, on_host};
+
+/// For so long a status is kept.
+const STATUS_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Logs its command, environment and input, and answers what the specification asks for.
 const LOGGING: &str = r#"
@@ -62,10 +67,15 @@ fn a_chain_is_run_as_specified() {
     on_host(|host| async move {
         scripts(&host, "1.1.0", json!({}));
         let network = host.network();
+        let begun = Instant::now();
         assert_eq!(network.ready().await.unwrap(), "scripts");
         assert_eq!(log(&host).len(), 2, "STATUS of both");
         assert_eq!(network.ready().await.unwrap(), "scripts");
-        assert_eq!(log(&host).len(), 0, "the status is kept a while");
+        let again = log(&host).len();
+        assert!(
+            again == 0 || begun.elapsed() > STATUS_LIFETIME,
+            "the status is kept a while"
+        );
         let one = Place::new("one").port(8080, 80, None);
         let got = network.attach(&one.pod).await.unwrap();
         assert_eq!(got.ips, [address("10.1.2.3")]);
@@ -104,11 +114,14 @@ fn a_chain_is_run_as_specified() {
 fn del_outlives_the_configuration_and_the_namespace() {
     on_host(|host| async move {
         scripts(&host, "1.0.0", json!({ "disableCheck": true }));
-        let place = Place::new("one");
+        let mut place = Place::new("one");
+        let pinned = host.path("pinned");
+        std::os::unix::fs::symlink(&place.pod.netns, &pinned).unwrap();
+        place.pod.netns.clone_from(&pinned);
         host.network().attach(&place.pod).await.unwrap();
         std::fs::remove_dir_all(host.path("net.d")).unwrap();
         log(&host);
-        drop(place);
+        std::fs::remove_file(pinned).unwrap();
         host.network().detach("one").await.unwrap();
         let lines = log(&host);
         assert_eq!(lines.len(), 2);

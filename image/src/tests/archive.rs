@@ -327,6 +327,10 @@ async fn opened_again() {
     drop(lease);
     until("removal", || images.lease(&leased.id).is_err()).await;
     drop(images);
+    // Who removes may still be at it, and have the database.
+    let database = std::fs::File::open(copy.join("images.redb")).unwrap();
+    until("the end of the store", || database.try_lock().is_ok()).await;
+    drop(database);
 
     for damage in [&b"no database"[..], b""] {
         std::fs::write(copy.join("images.redb"), damage).unwrap();

@@ -23,11 +23,7 @@ impl Drop for Server {
 }
 
 fn start() -> Option<Server> {
-    let authority = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let authority = own_address();
     let root = tempfile::tempdir().unwrap();
     let (config, data) = (root.path().join("config.yml"), root.path().join("data"));
     let text = format!(
@@ -46,7 +42,7 @@ fn start() -> Option<Server> {
         authority,
         _root: root,
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while std::net::TcpStream::connect(&server.authority).is_err() {
         assert!(Instant::now() < deadline, "docker-registry does not come up");
         std::thread::sleep(Duration::from_millis(50));

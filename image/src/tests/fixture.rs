@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::layer::tar::{Entry, Kind, writer};
 use crate::{Images, Options};
+
+/// What must become so may take so long on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn entry(kind: Kind, name: &str) -> Entry {
     Entry {
@@ -188,7 +193,7 @@ pub(crate) fn options(root: &Path) -> Options {
         root: root.join("store"),
         hosts_dir: root.join("certs.d"),
         downloads_max: 3,
-        stall_timeout: Duration::from_secs(5),
+        stall_timeout: PATIENCE,
         pinned: vec!["pinned.example/pause:3".into()],
     }
 }
@@ -199,13 +204,21 @@ pub(crate) async fn images(root: &Path) -> Images {
 
 /// Waits until `done`, which something in the background brings about.
 pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
-        }
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what} does not happen");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{what} does not happen");
+}
+
+/// An address for another program to listen on, of which nobody else can take the port meanwhile: a loopback address
+/// of this process and call alone.
+pub(crate) fn own_address() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed) << 6 | a, b, c);
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
 }
 
 /// The names in a directory of the store.

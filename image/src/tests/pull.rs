@@ -125,7 +125,7 @@ async fn cancelled_pulls_leave_nothing() {
     let manifest = layout.image(&layers(2));
     layout.name(manifest, "v1");
     let server = Server::start(&layout);
-    server.slow(true);
+    server.hold(true);
     let root = tempfile::tempdir().unwrap();
     let images = images(root.path()).await;
     let name = server.name("app:v1");
@@ -137,14 +137,16 @@ async fn cancelled_pulls_leave_nothing() {
         assert!(images.list().is_empty());
     }
     // One who waits is enough to keep it going.
+    let before = server.fetches("v1");
     let task = tokio::spawn({
         let (images, name) = (images.clone(), name.clone());
         async move { images.pull(&name, None).await }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("the first one's start", || server.fetches("v1") > before).await;
     tokio::time::timeout(Duration::from_millis(50), images.pull(&name, None))
         .await
         .unwrap_err();
+    server.hold(false);
     task.await.unwrap().unwrap();
     assert_eq!(images.list().len(), 1);
 }

@@ -23,6 +23,7 @@ struct Shared {
     /// Bodies of blobs are cut after this many bytes, when not 0.
     cut: AtomicUsize,
     slow: AtomicBool,
+    held: AtomicBool,
 }
 
 impl Server {
@@ -82,6 +83,11 @@ impl Server {
 
     pub(crate) fn cut(&self, bytes: usize) {
         self.shared.cut.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The last piece of every blob waits until this is off again.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::SeqCst);
     }
 
     pub(crate) fn slow(&self, slow: bool) {
@@ -144,7 +150,12 @@ fn answer(mut stream: &TcpStream, shared: &Shared, lines: &[String]) -> Option<(
     let cut = shared.cut.load(Ordering::SeqCst);
     let is_cut = cut > 0 && path.contains("/blobs/") && length > cut;
     let body = &body[from..if is_cut { from + cut } else { total }];
-    for piece in body.chunks(16 * 1024) {
+    let pieces = body.chunks(16 * 1024);
+    let last = pieces.len().saturating_sub(1);
+    for (at, piece) in pieces.enumerate() {
+        while at == last && shared.held.load(Ordering::SeqCst) && path.contains("/blobs/") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         stream.write_all(piece).ok()?;
         if shared.slow.load(Ordering::SeqCst) && path.contains("/blobs/") {
             std::thread::sleep(Duration::from_millis(20));

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,10 @@ use std::time::Duration;
 use criquet_network::{Builtin, Network, Options, Pod, PortMapping, Protocol};
 use criquet_sys::namespace::{self, Kind, Kinds};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// What must be answered may take so long on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What must not be answered is waited for so long.
+const IN_VAIN: Duration = Duration::from_millis(1500);
 
 /// Runs a test on a thread with a network namespace of its own: that is the host.
 pub fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Send + 'static) {
@@ -102,11 +105,15 @@ impl Host {
     }
 
     pub fn plugin(&self, name: &str, script: &str) {
-        use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir_all(self.path("bin")).unwrap();
-        let path = self.path("bin").join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, path) = (self.path("script"), self.path("bin").join(name));
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By another process: what this one had open for writing, a child of another test may still have, and then
+        // it cannot be executed.
+        run(
+            "install",
+            &format!("-m 755 {} {}", text.display(), path.display()),
+        );
     }
 
     /// The leased addresses of a network.
@@ -156,7 +163,9 @@ impl Place {
         .unwrap()
         .net
         .unwrap();
-        let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        // Never closed: another test's namespace must not come to have the same name.
+        let named = netns.try_clone().unwrap().into_raw_fd();
+        let path = format!("/proc/{}/fd/{named}", std::process::id());
         let pod = Pod {
             id: id.into(),
             netns: path.into(),
@@ -201,11 +210,26 @@ impl Place {
     pub fn ask(&self, ip: IpAddr, port: u16) -> Option<IpAddr> {
         self.inside(|| ask(ip, port))
     }
+
+    /// Connects from within the pod, to nobody.
+    pub fn ask_in_vain(&self, ip: IpAddr, port: u16) -> bool {
+        self.inside(|| ask_in_vain(ip, port))
+    }
 }
 
 /// The address as which the server sees us, if it can be reached.
 pub fn ask(ip: IpAddr, port: u16) -> Option<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, port), CONNECT_TIMEOUT).ok()?;
+    ask_within(ip, port, PATIENCE)
+}
+
+/// Whether nobody is reached there.
+pub fn ask_in_vain(ip: IpAddr, port: u16) -> bool {
+    ask_within(ip, port, IN_VAIN).is_none()
+}
+
+fn ask_within(ip: IpAddr, port: u16, connect: Duration) -> Option<IpAddr> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, port), connect).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     text.parse().ok()

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio as Redirect;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criquet_stream::{Backend, Options, Outcome, Running, Session, Size, Stdio};
 use rustix::fs::{Mode, OFlags};
@@ -159,14 +159,28 @@ impl Backend for Fake {
     }
 }
 
-/// Short times, so that tests of them end.
+/// What must become so may take so long on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any test waits: what ends earlier was ended.
+pub(crate) const FOREVER: &str = "3600";
+
+/// Waits until `done`.
+pub(crate) async fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Times that no test reaches; those about one of them set it.
 pub(crate) fn options() -> Options {
     Options {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: None,
-        idle_timeout: Duration::from_secs(60),
-        creation_timeout: Duration::from_secs(5),
-        token_lifetime: Duration::from_secs(60),
+        idle_timeout: PATIENCE * 10,
+        creation_timeout: PATIENCE,
+        token_lifetime: PATIENCE * 10,
         sessions_max: 64,
     }
 }

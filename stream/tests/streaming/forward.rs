@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fake::{Fake, options};
+use crate::fake::{Fake, PATIENCE, options};
 use crate::spdy::{Client, Frame};
 use criquet_stream::{Server, Session};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -81,12 +81,10 @@ async fn collect(client: &mut Client, error: u32, stream: u32) -> (Vec<u8>, Vec<
 #[tokio::test]
 async fn a_refused_port_does_not_end_the_session() {
     let (server, port) = (server().await, pod().await);
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Bound and not listened on: nobody else gets it.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = bound.local_addr().unwrap().port();
     let mut client = spdy_client(&server).await;
     open(&mut client, 1, closed).await;
     let (error, data) = collect(&mut client, 1, 3).await;
@@ -130,7 +128,7 @@ async fn a_reset_stream_closes_its_connection() {
     client
         .send(&crate::spdy::control(3, &[0, 0, 0, 3, 0, 0, 0, 5]))
         .await;
-    let read = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut [0; 8]))
+    let read = tokio::time::timeout(PATIENCE, socket.read(&mut [0; 8]))
         .await
         .unwrap();
     assert_eq!(read.unwrap_or(0), 0);

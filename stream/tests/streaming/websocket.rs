@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use crate::fake::{Fake, exec, options};
+use crate::fake::{FOREVER, Fake, exec, options, wait_for};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use criquet_stream::{Server, Session};
@@ -119,29 +118,32 @@ async fn a_terminal_takes_its_size() {
         .send(Message::binary(b"\x04{\"Width\":123,\"Height\":45}".as_slice()))
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    client
-        .send(Message::binary(b"\0stty size; exit\n".as_slice()))
-        .await
-        .unwrap();
+    // The size travels beside the input: it may come later. The typed text holds no answer.
+    let script = b"\0until [ \"$(stty size)\" = '45 123' ]; do sleep 0.1; done; echo is-$((1)); exit\n";
+    client.send(Message::binary(script.as_slice())).await.unwrap();
     let output = rest(&mut client, false).await[&1].clone();
-    assert!(String::from_utf8_lossy(&output).contains("45 123"));
+    let output = String::from_utf8_lossy(&output);
+    assert!(output.contains("is-1"), "{output}");
 }
 
 #[tokio::test]
 async fn a_client_that_closes_ends_its_process() {
     let (server, fake) = server().await;
-    let mut client = client(&server, exec(&["sleep", "60"], false, false), "v5.channel.k8s.io").await;
+    let mut client = client(
+        &server,
+        exec(&["sleep", FOREVER], false, false),
+        "v5.channel.k8s.io",
+    )
+    .await;
     assert_eq!(client.next().await.unwrap().unwrap().as_payload()[..], [1]);
     client.send(Message::ping(b"x".as_slice())).await.unwrap();
     let pong = client.next().await.unwrap().unwrap();
     assert!(pong.is_pong() && pong.as_payload()[..] == b"x"[..]);
     client.close().await.unwrap();
-    let end = Instant::now() + Duration::from_secs(5);
-    while fake.running.load(Ordering::SeqCst) > 0 || server.sessions() > 0 {
-        assert!(Instant::now() < end, "the process outlives its client");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_for("the process ends with its client", || {
+        fake.running.load(Ordering::SeqCst) == 0 && server.sessions() == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use super::*;
+use crate::tests::fixture::own_address;
 
 /// `ann` with the tests' password.
 const HTPASSWD: &str = "ann:$2b$05$oZPa5YuoDAm4H0AuIB3B0epDK4znq53LwNEWQVfahehGJyeUTAere\n";
@@ -27,9 +28,7 @@ impl Drop for Server {
 impl Server {
     /// None where the program is missing.
     fn start() -> Option<Self> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let authority = own_address();
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
@@ -52,7 +51,7 @@ impl Server {
             authority,
             _root: root,
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(&server.authority).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not come up");
             std::thread::sleep(Duration::from_millis(50));

@@ -1,7 +1,6 @@
 //! Registries that break, stall and lie.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::stub::Stub;
 use super::*;
@@ -10,6 +9,14 @@ type Lie = Box<dyn Fn() -> Reply + Send + Sync>;
 
 /// A stub that answers the layer's requests by `reply`, which gets their number, and others honestly.
 async fn layer_stub(reply: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> (Stub, Remote) {
+    layer_stub_within(PATIENCE, reply).await
+}
+
+/// `stall`: as for [`resolve_within`].
+async fn layer_stub_within(
+    stall: Duration,
+    reply: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static,
+) -> (Stub, Remote) {
     let (sample, count) = (Sample::new(), AtomicUsize::new(0));
     let stub = Stub::start(move |asked| {
         if asked.path.ends_with(Digest::of(LAYER).as_str()) {
@@ -18,8 +25,9 @@ async fn layer_stub(reply: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'stat
         sample.reply(asked)
     })
     .await;
-    let remote = resolve(&format!("{}/app", stub.authority), None).await.unwrap();
-    (stub, remote)
+    let name = format!("{}/app", stub.authority);
+    let remote = resolve_within(stall, Path::new("/nonexistent"), &name, None).await;
+    (stub, remote.unwrap())
 }
 
 fn layer_requests(stub: &Stub) -> Vec<String> {
@@ -188,18 +196,15 @@ async fn passing_errors_are_tried_again() {
         "{error}"
     );
     let stub = Stub::start(|_| Reply::new(429, "").with("retry-after", "3600")).await;
-    let started = Instant::now();
-    resolve(&format!("{}/app", stub.authority), None)
-        .await
-        .unwrap_err();
-    assert!(stub.asked().len() == 1 && started.elapsed() < Duration::from_secs(5));
+    let name = format!("{}/app", stub.authority);
+    let resolved = tokio::time::timeout(PATIENCE, resolve(&name, None)).await;
+    resolved.expect("nobody waits for an hour").unwrap_err();
+    assert_eq!(stub.asked().len(), 1);
 }
 
 #[tokio::test]
 async fn nobody_listens() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let authority = listener.local_addr().unwrap();
-    drop(listener);
+    let (_bound, authority) = closed_port();
     let error = resolve(&format!("{authority}/app"), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("refused"), "{error}");
@@ -233,20 +238,21 @@ async fn servers_without_ranges_are_read_from_the_start() {
 
 #[tokio::test]
 async fn stalls_end() {
-    let (stub, remote) = layer_stub(|at, asked| match at {
+    let (stub, remote) = layer_stub_within(STALL, |at, asked| match at {
         0 => Reply::stalled(&LAYER[..5], LAYER.len()),
         _ => ranged(asked, LAYER),
     })
     .await;
     assert_eq!(layer(&remote, 0).await.unwrap(), LAYER);
-    assert_eq!(layer_requests(&stub).len(), 2);
+    let asked = layer_requests(&stub);
+    // More often when the machine itself stalls.
+    assert!(asked.len() > 1 && asked[0].is_empty(), "{asked:?}");
+    assert!(asked[1..].iter().all(|range| range == "bytes=5-"), "{asked:?}");
 
-    let (stub, remote) = layer_stub(|_, _| Reply::stalled(b"", LAYER.len())).await;
-    let started = Instant::now();
+    let (stub, remote) = layer_stub_within(STALL, |_, _| Reply::stalled(b"", LAYER.len())).await;
     let error = layer(&remote, 0).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("no byte in"), "{error}");
-    assert!(started.elapsed() < STALL * 20, "{:?}", started.elapsed());
     assert_eq!(layer_requests(&stub).len(), 3);
 }
 
@@ -347,7 +353,7 @@ async fn dropping_the_stream_ends_the_transfer() {
     let (_stub, remote) = layer_stub(|_, _| Reply::stalled(&LAYER[..5], LAYER.len())).await;
     let mut stream = remote.blob(&remote.manifest.layers[0], 0).await.unwrap();
     assert_eq!(stream.chunk().await.unwrap().unwrap(), &LAYER[..5]);
-    let cancelled = tokio::time::timeout(STALL / 10, stream.chunk()).await;
+    let cancelled = tokio::time::timeout(Duration::from_millis(30), stream.chunk()).await;
     assert!(cancelled.is_err());
     assert_eq!(stream.position(), 5);
 }

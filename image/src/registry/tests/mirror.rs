@@ -15,11 +15,7 @@ fn toml_for(upstream: &str, mirrors: &[(&str, &str)]) -> String {
 async fn mirrors_first_and_in_order() {
     let sample = Sample::new();
     let (a, b) = (sample.clone(), sample.clone());
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let (_bound, dead) = closed_port();
     // Has only the layer, and must not be asked what a tag is.
     let pull_only = Stub::start(move |asked| {
         if asked.path.ends_with(Digest::of(LAYER).as_str()) {

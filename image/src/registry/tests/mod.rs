@@ -25,7 +25,10 @@ use super::*;
 const LAYER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// In every secret of the tests, and in no error text.
 const CANARY: &str = "cAnArY";
-const STALL: Duration = Duration::from_millis(300);
+/// What takes so long is stuck, on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For tests about registries that stall: long enough that an honest answer comes in time.
+const STALL: Duration = Duration::from_secs(1);
 
 /// An image with one layer.
 #[derive(Clone)]
@@ -89,6 +92,14 @@ fn ranged(asked: &Asked, content: &[u8]) -> Reply {
         .with("content-range", range)
 }
 
+/// An address at which nobody listens, and what keeps others from it.
+fn closed_port() -> (tokio::net::TcpSocket, String) {
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = bound.local_addr().unwrap().to_string();
+    (bound, address)
+}
+
 fn descriptor(media_type: &str, content: &[u8]) -> serde_json::Value {
     json!({
         "mediaType": media_type, "digest": Digest::of(content).as_str(), "size": content.len(),
@@ -139,21 +150,24 @@ fn acceptor(clients: bool) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
 }
 
-fn registry(hosts_dir: &Path) -> Registry {
-    Registry::new(hosts_dir.to_owned(), STALL).unwrap()
-}
-
 /// Resolves without a `certs.d`.
 async fn resolve(name: &str, credentials: Option<&Credentials>) -> Result<Remote> {
-    let result = registry(Path::new("/nonexistent"))
-        .resolve(&name.parse().unwrap(), credentials)
-        .await;
-    told_no_secret(&result);
-    result
+    resolve_with(Path::new("/nonexistent"), name, credentials).await
 }
 
 async fn resolve_with(root: &Path, name: &str, credentials: Option<&Credentials>) -> Result<Remote> {
-    let result = registry(root).resolve(&name.parse().unwrap(), credentials).await;
+    resolve_within(PATIENCE, root, name, credentials).await
+}
+
+/// `stall`: no byte of a blob for so long ends a try.
+async fn resolve_within(
+    stall: Duration,
+    root: &Path,
+    name: &str,
+    credentials: Option<&Credentials>,
+) -> Result<Remote> {
+    let registry = Registry::new(root.to_owned(), stall).unwrap();
+    let result = registry.resolve(&name.parse().unwrap(), credentials).await;
     told_no_secret(&result);
     result
 }

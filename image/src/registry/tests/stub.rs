@@ -201,7 +201,7 @@ async fn answer(
     log: &Mutex<Vec<Asked>>,
 ) -> Result<Response<BoxBody<Bytes, io::Error>>, io::Error> {
     let (parts, body) = request.into_parts();
-    let body = tokio::time::timeout(Duration::from_secs(5), body.collect()).await;
+    let body = tokio::time::timeout(super::PATIENCE, body.collect()).await;
     let body = body
         .map_err(io::Error::other)?
         .map_err(io::Error::other)?
