@@ -200,16 +200,11 @@ impl Unpacker {
         let to = rustix::fs::openat2(&self.root, &to_path, flags, Mode::empty(), removal::beneath())
             .map_err(missing)?;
         let stat = rustix::fs::statat(&to, to_name, AtFlags::SYMLINK_NOFOLLOW).map_err(missing)?;
-        if matches!(
-            FileType::from_raw_mode(stat.st_mode),
-            FileType::Symlink | FileType::Directory
-        ) {
-            return Err(bad(
-                &entry.name,
-                "is a hard link to a directory or a symbolic link",
-            ));
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(bad(&entry.name, "is a hard link to a directory"));
         }
         self.create(name, |dir| {
+            // A symbolic link gets a second name; nothing follows it.
             rustix::fs::linkat(&to, to_name, dir, name, AtFlags::empty())
         })
         .map_err(|e| match e {
