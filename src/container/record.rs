@@ -187,11 +187,18 @@ impl Container {
 
     /// Takes the next state. An end is for good: news that come later change nothing.
     pub fn enter(&self, next: State) {
+        self.enter_telling(next, || {});
+    }
+
+    /// [`Container::enter`], and tells of it before those who wait for the state go on: what they do next is told
+    /// later than it. Who reads the state meanwhile gets the new one. `tell` must not wait.
+    pub fn enter_telling(&self, next: State, tell: impl FnOnce()) {
         self.state.send_if_modified(|state| {
             let lives = !matches!(state, State::Exited(_));
             if lives {
                 *state = next;
             }
+            tell();
             lives
         });
     }

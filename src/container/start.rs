@@ -64,12 +64,14 @@ impl Runtime {
         {
             Ok((reply::Kind::Started(started), _)) => {
                 pass(Point::StartReleased).await;
-                container.enter(State::Running {
+                let running = State::Running {
                     since_ns: started.started_at_ns,
                     pid: started.pid,
+                };
+                container.enter_telling(running, || {
+                    self.events
+                        .tell(&container.sandbox.id, &container.id, EventKind::Started);
                 });
-                self.events
-                    .tell(&container.sandbox.id, &container.id, EventKind::Started);
                 self.watch(container, link);
                 Ok(())
             }
@@ -161,9 +163,10 @@ impl Runtime {
             tracing::error!(container = %container.id, %error, "the end of a container could not be recorded");
         }
         pass(Point::StopRecorded).await;
-        container.enter(State::Exited(ended));
-        self.events
-            .tell(&container.sandbox.id, &container.id, EventKind::Stopped);
+        container.enter_telling(State::Exited(ended), || {
+            self.events
+                .tell(&container.sandbox.id, &container.id, EventKind::Stopped);
+        });
         self.leave_scope(container);
     }
 }

@@ -169,11 +169,13 @@ fn unified(dir: &Path) -> Figures {
 /// `dir`: the folder of a controller. `v2`: the unified hierarchy beside, on a hybrid host.
 fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>, v2: Option<&'a Path>) -> Figures {
     let memory_dir = dir("memory");
-    let memory = memory_dir.and_then(|dir| {
-        let usage = number(dir, "memory.usage_in_bytes")?;
-        let stat = keyed(dir, "memory.stat").unwrap_or_default();
+    let usage = memory_dir.and_then(|dir| number(dir, "memory.usage_in_bytes"));
+    let stat = memory_dir
+        .and_then(|dir| keyed(dir, "memory.stat"))
+        .unwrap_or_default();
+    let memory = memory_dir.zip(usage).map(|(dir, usage)| {
         let get = |name: &str| stat.get(name).copied().unwrap_or(0);
-        Some(Memory {
+        Memory {
             usage,
             working_set: usage.saturating_sub(get("total_inactive_file")),
             rss: get("total_rss"),
@@ -184,14 +186,15 @@ fn separate<'a>(dir: impl Fn(&str) -> Option<&'a Path>, v2: Option<&'a Path>) ->
             mapped_file: get("total_mapped_file"),
             own_faults: get("pgfault"),
             own_major_faults: get("pgmajfault"),
-        })
+        }
     });
-    let swap = memory_dir.zip(memory).and_then(|(dir, memory)| {
+    let swap = memory_dir.and_then(|dir| {
         // With memory, as v1 counts swap.
         let together = number(dir, "memory.memsw.usage_in_bytes")?;
         let limit = number(dir, "memory.memsw.limit_in_bytes").and_then(limited);
+        // Not what this is more than the usage: that was read at another moment.
         Some((
-            together.saturating_sub(memory.usage),
+            stat.get("total_swap").copied().unwrap_or(0),
             limit.map(|limit| limit.saturating_sub(together)),
         ))
     });
@@ -281,7 +284,7 @@ mod tests {
             ("memory.limit_in_bytes", "9223372036854771712\n"),
             (
                 "memory.stat",
-                "total_rss 300\ntotal_inactive_file 1\ntotal_pgfault 7\ntotal_pgmajfault 2\n",
+                "total_rss 300\ntotal_inactive_file 1\ntotal_pgfault 7\ntotal_pgmajfault 2\ntotal_swap 90\n",
             ),
             ("memory.memsw.usage_in_bytes", "1100\n"),
             ("memory.memsw.limit_in_bytes", "1500\n"),
@@ -293,6 +296,6 @@ mod tests {
         assert_eq!((figures.cpu_ns, figures.tasks), (Some(42), Some(3)));
         assert_eq!(figures.memory.unwrap().working_set, 999);
         assert_eq!(figures.memory.unwrap().limit, None);
-        assert_eq!(figures.swap, Some((100, Some(400))));
+        assert_eq!(figures.swap, Some((90, Some(400))));
     }
 }

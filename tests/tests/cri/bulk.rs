@@ -9,7 +9,7 @@ use std::process::Stdio;
 use criquet_tests::{BUSYBOX, Node, Pod, container, cri, eventually, pod};
 use sha2::{Digest as _, Sha256};
 
-use crate::forward::Forward;
+use crate::forward::{Forward, listening};
 use crate::streaming::TRANSPORTS;
 
 /// MiB through each way of each transport; CRIQUET_TEST_BULK_MIB says otherwise.
@@ -127,17 +127,7 @@ fn a_large_file_goes_through_port_forward_both_ways() {
     let bulk =
         bulk("nc -ll -p 9000 -e cat & nc -ll -p 9001 -e sha256sum & nc -ll -p 9002 -e cat /data/sent & wait");
     let sent = bulk.folder.join("sent");
-    eventually("the servers listen", 30, || {
-        let listening = bulk
-            .node
-            .exec(&bulk.container, &["cat", "/proc/net/tcp", "/proc/net/tcp6"])
-            .stdout;
-        // 9000 to 9002 in hexadecimal.
-        ["2328", "2329", "232A"]
-            .iter()
-            .all(|port| listening.contains(&format!(":{port} ")))
-            .then_some(())
-    });
+    listening(&bulk.node, &bulk.container, &[9000, 9001, 9002]);
     for transport in TRANSPORTS {
         let connect = |port: u16| {
             let forward = Forward::start(&bulk.node, transport, &bulk.pod.id, port);

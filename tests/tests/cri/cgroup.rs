@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use criquet_tests::{Node, host};
+use criquet_tests::{Node, PATIENCE_S, host};
 
 /// The file of the cgroup called `name` that has the first name of `files` that is there.
 pub(crate) fn find(node: &Node, name: &str, files: &[&str]) -> Option<PathBuf> {
@@ -90,9 +91,12 @@ impl Parent {
 impl Drop for Parent {
     fn drop(&mut self) {
         for folder in &self.0 {
-            for cgroup in [folder.as_path(), folder.parent().unwrap()] {
-                let _ = std::fs::remove_dir(cgroup);
+            // A cgroup can be busy for a moment after its last process. One that stays is found as a leak.
+            let end = Instant::now() + Duration::from_secs(PATIENCE_S);
+            while std::fs::remove_dir(folder).is_err() && folder.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
             }
+            let _ = std::fs::remove_dir(folder.parent().unwrap());
         }
     }
 }

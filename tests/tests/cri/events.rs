@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use criquet_tests::{BUSYBOX, Node, container, cri, pod};
+use criquet_tests::{BUSYBOX, Node, PATIENCE_S, container, cri, pod};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
@@ -16,7 +16,7 @@ const LIFE: [Kind; 4] = [
     Kind::ContainerDeletedEvent,
 ];
 /// An event comes within this.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(PATIENCE_S);
 
 /// Somebody who listens.
 struct Listener<'a> {

@@ -3,14 +3,15 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use criquet_tests::spdy::SpdySession;
-use criquet_tests::{BUSYBOX, NGINX, Node, container, cri, eventually, pod};
+use criquet_tests::{BUSYBOX, NGINX, Node, PATIENCE_S, container, cri, eventually, pod};
 
 use crate::streaming::TRANSPORTS;
 
-/// A page that takes longer hangs; the test shall say so, not hang as well.
-const PAGE: std::time::Duration = std::time::Duration::from_secs(10);
+/// What takes longer hangs; the test shall say so, not hang as well.
+const PAGE: Duration = Duration::from_secs(PATIENCE_S);
 
 /// A `crictl port-forward` that is killed with the test.
 pub(crate) struct Forward {
@@ -52,6 +53,23 @@ impl Forward {
         connection.read_to_string(&mut page).ok()?;
         Some(page)
     }
+}
+
+/// Waits until something listens on all of `ports` in the network of `container`.
+pub(crate) fn listening(node: &Node, container: &str, ports: &[u16]) {
+    eventually("the servers listen", 30, || {
+        let table = node
+            .exec(container, &["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+            .stdout;
+        // 0A is the state LISTEN.
+        let listens = |port: &u16| {
+            let local = format!(":{port:04X} ");
+            table
+                .lines()
+                .any(|line| line.contains(&local) && line.contains(" 0A "))
+        };
+        ports.iter().all(listens).then_some(())
+    });
 }
 
 /// A page of a web server that may still be starting. A client drops its whole session when a port is closed, hence a new
@@ -123,7 +141,7 @@ fn connections_at_once_and_one_after_another_leave_nothing() {
         drop(forward);
         match &before {
             None => {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                std::thread::sleep(Duration::from_secs(1));
                 before = Some(node.census());
             }
             Some(before) => node.assert_settles(before),
@@ -135,10 +153,11 @@ fn connections_at_once_and_one_after_another_leave_nothing() {
 fn a_port_where_nobody_listens_is_told_and_ends_nothing_else() {
     let node = Node::start();
     let pod = node.pod(pod("closed"));
-    node.launch(
+    let id = node.launch(
         &pod,
         container("closed", BUSYBOX, &["nc", "-ll", "-p", "9000", "-e", "cat"]),
     );
+    listening(&node, &id, &[9000]);
     let request = cri::PortForwardRequest {
         pod_sandbox_id: pod.id.clone(),
         port: vec![],
@@ -192,9 +211,8 @@ fn the_pod_s_end_ends_its_forwards() {
     node.remove_pod(&pod.id);
     let mut rest = Vec::new();
     // An end or a reset: nobody waits for a pod that is gone.
-    let _ = connection.set_read_timeout(Some(std::time::Duration::from_secs(60)));
     match connection.read_to_end(&mut rest) {
         Ok(read) => assert_eq!(read, 0),
-        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "no end within 60 s"),
+        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "no end in {PAGE:?}"),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use criquet_tests::spdy::SpdySession;
 use criquet_tests::{BUSYBOX, Node, container, cri, eventually, pod};
 
+use crate::forward::listening;
 use crate::streaming::TRANSPORTS;
 
 /// As many as a node sees in days.
@@ -81,6 +82,7 @@ fn a_thousand_sessions_leave_nothing() {
     let mut config = container("thousand", BUSYBOX, &["sh", "-c", script]);
     config.stdin = true;
     let id = node.launch(&pod, config);
+    listening(&node, &id, &[9000]);
     let served = |from: usize, to: usize| {
         let next = AtomicUsize::new(from);
         std::thread::scope(|scope| {

@@ -136,7 +136,7 @@ fn containers_that_run_keep_their_state() {
     let package = Package::build();
     let said = package.inside(
         "set -e; dpkg -i /tmp/criquet.deb; mkdir -p /var/lib/criquet/containers
-        (exec -a criquet-shim sleep 1000) & sleep 0.2
+        (exec -a criquet-shim sleep 1000) & until grep -qa ^criquet-shim /proc/$!/cmdline; do sleep 0.05; done
         dpkg -P criquet; kill $!; test -d /var/lib/criquet/containers; test ! -e /etc/criquet",
     );
     assert_eq!(said.code, 0, "{said:?}");
