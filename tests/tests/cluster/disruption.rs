@@ -11,7 +11,7 @@ use crate::kube::{BUSYBOX, POD_S, QUIET, Space, cluster, folder, hack_cluster, s
 /// An image that no other test of the cluster uses.
 const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.28.0-2";
 /// Namespaces of earlier tests are still going when a test looks for what is left.
-const LEFT_S: u64 = 120;
+const LEFT_S: u64 = 300;
 
 /// A container that counts aloud, five times a second.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done";
@@ -28,7 +28,7 @@ fn pods(space: &Space) {
             },
         },
     }));
-    space.ok(&["rollout", "status", "deployment/count", "--timeout=120s"]);
+    space.ok(&["rollout", "status", "deployment/count", "--timeout=600s"]);
 }
 
 /// The containers that run, by pod; and that none was restarted.
@@ -135,7 +135,7 @@ fn images() -> String {
     let socket = format!("unix:///run/{}/criquet.sock", cluster());
     let crictl = workspace().join(".work/bin/tools/crictl");
     let out = Command::new(crictl)
-        .args(["-r", &socket, "-i", &socket, "images"])
+        .args(["--timeout", "120s", "-r", &socket, "-i", &socket, "images"])
         .output();
     Output::of(out.expect("run crictl")).ok()
 }

@@ -16,7 +16,7 @@ pub(crate) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.66.1
 /// The same as another version, for updates.
 pub(crate) const AGNHOST_OLD: &str = "registry.k8s.io/e2e-test-images/agnhost:2.55";
 /// A pod is up, or gone, within this, in seconds, on a machine that does other things too.
-pub(crate) const POD_S: u64 = 90;
+pub(crate) const POD_S: u64 = 300;
 /// The cluster's node, as hack/cluster names it, and its address.
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const NODE_ADDRESS: &str = "192.168.77.1";
@@ -86,8 +86,11 @@ impl Space {
     /// A namespace for a test that holds [`QUIET`] itself.
     pub(crate) fn alone(name: &str) -> Space {
         let name = format!("t-{name}");
-        kubectl(&["create", "namespace", &name]).ok();
         let space = Space { name, shared: None };
+        // One of an earlier run may still be on its way out.
+        space.until("a namespace", POD_S, || {
+            (kubectl(&["create", "namespace", &space.name]).code == 0).then_some(())
+        });
         space.until("the service account", POD_S, || {
             (space.kubectl(&["get", "serviceaccount", "default"]).code == 0).then_some(())
         });
@@ -243,7 +246,7 @@ impl Space {
     /// Deletes something and waits until it is gone.
     #[track_caller]
     pub(crate) fn delete(&self, what: &str) {
-        self.ok(&["delete", what, "--timeout=120s"]);
+        self.ok(&["delete", what, "--timeout=300s"]);
     }
 }
 

@@ -29,7 +29,7 @@ fn service(name: &str, port: u16) -> Value {
 }
 
 fn rolled_out(space: &Space, what: &str) {
-    space.ok(&["rollout", "status", what, "--timeout=180s"]);
+    space.ok(&["rollout", "status", what, "--timeout=600s"]);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_deployment_serves_updates_scales_and_goes() {
             "client",
             "--",
             "timeout",
-            "2",
+            "20",
             "wget",
             "-qO-",
             "http://web/hostname",
@@ -69,7 +69,7 @@ fn a_deployment_serves_updates_scales_and_goes() {
     space.ok(&["scale", "deployment/web", "--replicas=30"]);
     rolled_out(&space, "deployment/web");
     space.ok(&["scale", "deployment/web", "--replicas=1"]);
-    space.until("29 pods are gone", 120, || {
+    space.until("29 pods are gone", POD_S, || {
         (space.list("pods", "web").len() == 1).then_some(())
     });
     space.delete("deployment/web");
@@ -109,12 +109,20 @@ fn a_stateful_set_keeps_its_volume() {
             }],
         },
     }));
+    // A pod counts as ready before its script has come far.
+    let starts_are = |wanted: &str| {
+        space.until("the start is written down", POD_S, || {
+            let found = space.kubectl(&["exec", "db-0", "--", "cat", "/data/starts"]);
+            (found.stdout == wanted).then_some(())
+        });
+    };
     rolled_out(&space, "statefulset/db");
+    starts_are("db-0\n");
     space.delete("pod/db-0");
     space.ready("db-0");
-    assert_eq!(space.exec("db-0", &["cat", "/data/starts"]), "db-0\ndb-0\n");
+    starts_are("db-0\ndb-0\n");
     space.delete("statefulset/db");
-    space.ok(&["delete", "pvc", "--all", "--timeout=60s"]);
+    space.ok(&["delete", "pvc", "--all", "--timeout=300s"]);
     space.delete(&format!("persistentvolume/{volume}"));
 }
 
@@ -149,8 +157,8 @@ fn jobs_complete_and_failed_ones_are_tried_again() {
     };
     space.apply(&job("good", "echo done", 6));
     space.apply(&job("bad", "exit 3", 1));
-    space.ok(&["wait", "--for=condition=Complete", "job/good", "--timeout=90s"]);
-    space.ok(&["wait", "--for=condition=Failed", "job/bad", "--timeout=90s"]);
+    space.ok(&["wait", "--for=condition=Complete", "job/good", "--timeout=300s"]);
+    space.ok(&["wait", "--for=condition=Failed", "job/bad", "--timeout=300s"]);
     assert_eq!(space.get("job/good")["status"]["succeeded"], 6);
     assert_eq!(space.get("job/bad")["status"]["failed"], 2);
 }
@@ -167,7 +175,7 @@ fn a_cron_job_makes_a_job_every_minute() {
             }}}},
         },
     }));
-    space.until("the first job has run", 100, || {
+    space.until("the first job has run", POD_S, || {
         let status = &space.get("cronjob/tick")["status"];
         status["lastSuccessfulTime"].is_string().then_some(())
     });
