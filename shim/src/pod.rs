@@ -102,13 +102,15 @@ fn make(socket: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
 /// The child, as process 1.
 fn live(ready: BorrowedFd<'_>) -> Result<(), Failure> {
     leave_the_host()?;
-    pipe::write(ready, b"r")?;
     let null = pipe::pipe()?;
     // Three ends of a pipe that nobody uses: the empty root has no /dev/null.
     process::set_stdio([null.read.as_fd(), null.write.as_fd(), null.write.as_fd()])?;
-    process::close_all_but(&[])?;
+    process::close_all_but(&[ready])?;
     // Closed above, by number.
     std::mem::forget(null);
+    // Not earlier: containers may come from now on.
+    pipe::write(ready, b"r")?;
+    process::close_all_but(&[])?;
     loop {
         match signal::wait(&[signal::SIGCHLD, signal::SIGTERM, signal::SIGINT])? {
             signal::SIGCHLD => while pidfd::reap_any()?.is_some() {},
