@@ -101,19 +101,17 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_outlives_its_caller() {
         let joined: Joined<u32> = Joined::default();
-        let done = Arc::new(AtomicU32::new(0));
-        let counted = Arc::clone(&done);
+        let (go, gone) = tokio::sync::oneshot::channel();
+        let (tell, told) = tokio::sync::oneshot::channel();
         let call = joined.run("k".into(), || async move {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            counted.fetch_add(1, Ordering::SeqCst);
+            gone.await.ok();
+            tell.send(()).ok();
             Ok(0)
         });
-        assert!(
-            tokio::time::timeout(Duration::from_millis(5), call)
-                .await
-                .is_err()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(done.load(Ordering::SeqCst), 1);
+        let caller = tokio::time::timeout(Duration::from_millis(5), call);
+        assert!(caller.await.is_err());
+        // The attempt can end only now, when nobody waits for it.
+        go.send(()).expect("the attempt goes on");
+        told.await.expect("the attempt comes to its end");
     }
 }
