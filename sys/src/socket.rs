@@ -163,14 +163,21 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<b
 pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds_max: usize) -> Result<Packet> {
     let mut space = vec![MaybeUninit::uninit(); rights_space(fds_max)];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-    });
+    let mut take = || {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &socket,
+                &mut [IoSliceMut::new(buffer)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        })
+    };
+    // A peer that left with a packet unread: the kernel says so once, and before it gives what the peer had sent.
+    let got = match take() {
+        Err(Errno::CONNRESET) => take(),
+        got => got,
+    };
     let got = match got {
         Ok(got) => got,
         Err(Errno::AGAIN) => return Ok(Packet::Blocked),
@@ -242,6 +249,22 @@ mod tests {
         );
         drop(a);
         assert!(matches!(receive(&b, &mut buffer, 4).unwrap(), Packet::Closed));
+    }
+
+    /// The kernel tells of the reset before it gives what was sent earlier (unix(7), `unix_release_sock`).
+    #[test]
+    fn a_peer_that_left_a_packet_unread_does_not_take_back_what_it_said() {
+        let (a, b) = pair().unwrap();
+        assert!(send(&a, b"never read", &[]).unwrap());
+        assert!(send(&b, b"last words", &[]).unwrap());
+        drop(b);
+        let mut buffer = [0; 16];
+        assert!(matches!(
+            receive(&a, &mut buffer, 0).unwrap(),
+            Packet::Data(10, _)
+        ));
+        assert_eq!(&buffer[..10], b"last words");
+        assert!(matches!(receive(&a, &mut buffer, 0).unwrap(), Packet::Closed));
     }
 
     #[test]
