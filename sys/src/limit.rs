@@ -2,8 +2,8 @@
 
 use crate::{Error, Result};
 
-/// Sets a resource limit of this process and what it forks. A hard limit that may not be raised stays where it is, and the soft one
-/// below it: a host without CAP_SYS_RESOURCE still runs. Numbers are the kernel's (RLIMIT_*, RLIM_INFINITY).
+/// Sets a resource limit of this process and what it forks. A hard limit that may not be raised stays where it is, and
+/// the soft one below it: a host without CAP_SYS_RESOURCE still runs. Numbers are the kernel's (RLIMIT_*, RLIM_INFINITY).
 ///
 /// # Errors
 /// EINVAL: no such resource, or soft above hard.

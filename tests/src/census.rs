@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::{Node, PATIENCE_S, host};
+use crate::{Node, host};
 
 /// Idle threads of the daemon's blocking pool end after ten seconds, and some of its own work uses it now and then.
 const THREAD_SLACK: usize = 4;
 /// How long what was let go may take to be gone, on a busy machine.
-const SETTLE: Duration = Duration::from_secs(PATIENCE_S);
+const SETTLE: Duration = Duration::from_secs(45);
 
 /// Counts of what sessions take.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::{PATIENCE_S, host};
+use crate::host;
 
 /// How long the kernel and the daemon may take to drop what a finished call let go of.
-const SETTLE: Duration = Duration::from_secs(PATIENCE_S);
+const SETTLE: Duration = Duration::from_secs(30);
 /// Descriptors that a daemon may have more than at its start: connections that are being closed.
 const DESCRIPTOR_SLACK: usize = 6;
 
